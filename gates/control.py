@@ -1,0 +1,95 @@
+"""What is done to a tag while decoding: ban, penalise, allow, boost or force."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from .vocabulary import BoundVocabulary, Scheme
+
+__all__ = ["ALLOW", "BAN", "BAN_BIAS", "Control", "forced_ids", "logit_bias"]
+
+BAN_BIAS = -100.0
+"""The bias of a ban, in nats: servers clamp to it, and exp(-100) is below every float32 sum."""
+
+_SPELLING = re.compile(r"^(allow|ban|force|penalise|boost)(?:\((\d+(?:\.\d+)?)\))?$")
+
+
+class Control(BaseModel):
+    """One tag's control; spelt ``ban``, ``allow``, ``force``, ``penalise(2.5)``, ``boost(1)``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["allow", "ban", "penalise", "boost", "force"]
+    nats: float = Field(default=0.0, ge=0, le=100)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _SPELLING.match(value.replace(" ", ""))
+        if match is None or (match[2] is None) == (match[1] in ("penalise", "boost")):
+            raise ValueError(
+                f"{value!r} is no control; write allow, ban, force, penalise(NATS) or boost(NATS)"
+            )
+        return {"kind": match[1], "nats": float(match[2] or 0)}
+
+    @model_serializer
+    def _spell(self) -> str:
+        return str(self)
+
+    def __str__(self) -> str:
+        return f"{self.kind}({self.nats:g})" if self.kind in ("penalise", "boost") else self.kind
+
+    @property
+    def looseness(self) -> float:
+        """The bias in nats that orders controls from ban to force; a lock refuses to raise it."""
+        match self.kind:
+            case "ban":
+                return BAN_BIAS
+            case "penalise":
+                return -self.nats
+            case "allow":
+                return 0.0
+            case "boost":
+                return self.nats
+            case "force":
+                return -BAN_BIAS
+
+
+ALLOW = Control(kind="allow")
+BAN = Control(kind="ban")
+
+
+def logit_bias(controls: Mapping[str, Control], vocabulary: BoundVocabulary) -> dict[int, float]:
+    """Bias in nats per token id; tags that are allowed or forced need none.
+
+    A banned or penalised ``prefix`` tag touches only the bad token: the good twin must keep the
+    mass of the position.
+    """
+    bias: dict[int, float] = {}
+    for tag, control in controls.items():
+        if control.kind in ("allow", "force"):
+            continue
+        for token in vocabulary.open_ids(tag):
+            bias[token] = control.looseness
+    return bias
+
+
+def forced_ids(controls: Mapping[str, Control], vocabulary: BoundVocabulary) -> list[int]:
+    """Tokens to write before generation starts: each forced tag's opening (the strongest band).
+
+    A forced ``prefix`` tag writes its good twin: forcing is how that scheme asks for good text.
+    """
+    ids: list[int] = []
+    for name, control in controls.items():
+        if control.kind != "force":
+            continue
+        tag = vocabulary.vocabulary.by_name[name]
+        if tag.scheme is Scheme.PREFIX and tag.good is not None:
+            ids.append(vocabulary.ids[tag.good])
+        else:
+            ids.append(vocabulary.open_ids(name)[-1])
+    return ids

@@ -1,0 +1,100 @@
+"""What was seen while one thought was generated: the numbers every verdict is made from."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LOG_FLOOR", "Evidence", "SentenceScore"]
+
+LOG_FLOOR = -60000.0
+"""The log-probability that stands for zero: finite in float16, so that infinities stay errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceScore:
+    """The posterior's terms for one sentence x after its context c (natural logarithms).
+
+    ``tagged[k]`` is log P(x, close | c, open_k), or None where the scoring pass was skipped
+    because even P(x, close | c, open_k) = 1 could not lift the posterior to notice.
+    """
+
+    start: int
+    """First token of the sentence."""
+    end: int
+    """One past its last token."""
+    untagged: float
+    """log P(x | c, untagged): the free model's own probability of the sentence."""
+    opens: dict[str, float]
+    """log p_open per tag, at the sentence's first position."""
+    tagged: dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """Tag log-probabilities of one generation, quantised to float16 before anything reads them.
+
+    Shapes: T generated tokens, K evidence columns (see ``Vocabulary.columns``).
+    """
+
+    columns: tuple[str, ...]
+    """The K tokens that were read, in order."""
+    token_ids: tuple[int, ...]
+    """The T sampled tokens."""
+    offsets: tuple[int, ...]
+    """Character at which each token starts in the decoded text; length T."""
+    chosen: NDArray[np.float16]
+    """[T] log-probability of the sampled token under the free model, temperature 1."""
+    belief: NDArray[np.float16]
+    """[T, K] log p of each column before controls, at temperature 1."""
+    sampler: NDArray[np.float16] | None = None
+    """[T, K] the same at the sampler's own temperature and top-p, where they differ from 1."""
+    sentences: tuple[SentenceScore, ...] = field(default=())
+
+    def with_sentences(self, sentences: tuple[SentenceScore, ...]) -> "Evidence":
+        """The same evidence with the posterior's terms added."""
+        return replace(self, sentences=sentences)
+
+    def to_bytes(self) -> bytes:
+        """One self-describing blob: a JSON line, then the float16 arrays, little endian."""
+        head = {
+            "columns": self.columns,
+            "token_ids": self.token_ids,
+            "offsets": self.offsets,
+            "sampler": self.sampler is not None,
+            "sentences": [
+                {
+                    "start": s.start,
+                    "end": s.end,
+                    "untagged": s.untagged,
+                    "opens": s.opens,
+                    "tagged": s.tagged,
+                }
+                for s in self.sentences
+            ],
+        }
+        arrays = [self.chosen, self.belief] + ([] if self.sampler is None else [self.sampler])
+        body = b"".join(np.ascontiguousarray(a, dtype="<f2").tobytes() for a in arrays)
+        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+
+    @classmethod
+    def from_bytes(cls, blob: bytes) -> "Evidence":
+        """Read what :meth:`to_bytes` wrote. Raises ``ValueError`` on a damaged blob."""
+        line, _, body = blob.partition(b"\n")
+        head = json.loads(line)
+        rows, width = len(head["token_ids"]), len(head["columns"])
+        sizes = [rows, rows * width] + ([rows * width] if head["sampler"] else [])
+        numbers = np.frombuffer(body, dtype="<f2")
+        if numbers.size != sum(sizes):
+            raise ValueError(f"evidence holds {numbers.size} numbers, expected {sum(sizes)}")
+        chosen, belief, *rest = np.split(numbers, np.cumsum(sizes)[:-1])
+        return cls(
+            columns=tuple(head["columns"]),
+            token_ids=tuple(head["token_ids"]),
+            offsets=tuple(head["offsets"]),
+            chosen=chosen,
+            belief=belief.reshape(rows, width),
+            sampler=rest[0].reshape(rows, width) if rest else None,
+            sentences=tuple(SentenceScore(**sentence) for sentence in head["sentences"]),
+        )

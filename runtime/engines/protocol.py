@@ -1,0 +1,101 @@
+"""What an engine must offer: tokens with the temptations that stood before each of them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from ...agents.prompt import Piece
+from ...gates.control import Control
+from ...gates.errors import SecateurError
+from ...gates.evidence import Evidence
+from ...gates.vocabulary import BoundVocabulary
+
+__all__ = ["Engine", "EngineError", "EngineInfo", "Request", "Sampling", "Token"]
+
+
+class EngineError(SecateurError):
+    """The model could not be loaded, reached, or asked this."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Which model answers, as digests that every hashed event binds."""
+
+    engine: str
+    model: str
+    model_digest: str
+    tokenizer_digest: str
+    vocabulary: BoundVocabulary
+    context_length: int
+    """Most tokens of prompt and generation together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    temperature: float = 0.7
+    """0 is greedy."""
+    top_p: float = 1.0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ("\n",)
+    """Generation ends with the token that completes one of these; that token is yielded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One generation."""
+
+    prompt: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    """Per tag; tags that are not named are allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One sampled token and what the model would have liked to open instead."""
+
+    id: int
+    text: str
+    """What it adds to the decoded text; empty for the end-of-sequence token."""
+    chosen: float
+    """log p of this token under the free model at temperature 1."""
+    belief: Sequence[float]
+    """[K] log p of every evidence column before controls, at temperature 1."""
+    sampler: Sequence[float] | None
+    """[K] the same at the sampler's temperature and top-p; None where equal to belief."""
+    finish: Literal["stop", "length"] | None = None
+    """Set on the last token."""
+
+
+class Engine(Protocol):
+    """A tag-pretrained model that can be asked and read."""
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def encode(self, pieces: Sequence[Piece]) -> list[int]:
+        """Token ids of a prompt: outside text with special tokens disabled, our own tokens kept."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out."""
+        ...
+
+    def stream(self, request: Request) -> AsyncIterator[Token]:
+        """Generate; ``aclose()`` on the iterator cancels. Raises :class:`EngineError`."""
+        ...
+
+    async def annotate(self, ids: Sequence[int]) -> Evidence:
+        """Temptations along given text (tool results, task text, corpora)."""
+        ...
+
+    async def score(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        """log P(continuation | context) for each (context, continuation), temperature 1."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the model or the connection."""
+        ...
