@@ -1,0 +1,138 @@
+"""What a run tells the ledger: frozen values, one for each kind of thing that happens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ...gates.control import Control
+from ...gates.evidence import Evidence
+from ...gates.policy import Policy
+from ...gates.verdict import Judgement
+from ..engines.protocol import EngineInfo, Sampling
+
+__all__ = [
+    "EventKind",
+    "ModelIntent",
+    "RunStart",
+    "RunStatus",
+    "ThoughtRecord",
+    "ThoughtStatus",
+]
+
+
+class EventKind(StrEnum):
+    """Everything that can stand in a run's chain of events."""
+
+    RUN_STARTED = "run_started"
+    MODEL_INTENDED = "model_intended"
+    """A model call is about to start."""
+    JUDGED = "judged"
+    """A generated thought with its evidence and the gate's verdict."""
+    PLACED = "placed"
+    """A thought that no model wrote: a split, a merge by function, a tool's result."""
+    SELECTED = "selected"
+    """Some thoughts go on, the others are dropped, for want of score rather than for a tag."""
+    TOOL_INTENDED = "tool_intended"
+    TOOL_RETURNED = "tool_returned"
+    ESCALATED = "escalated"
+    """A thought waits for a person."""
+    NOTED = "noted"
+    """Anything else worth keeping: a budget that ended, a branch that was regrown."""
+    RUN_FINISHED = "run_finished"
+
+
+class ThoughtStatus(StrEnum):
+    """What became of a thought."""
+
+    KEPT = "kept"
+    PRUNED = "pruned"
+    """Cut by a verdict, or because the branch it stands on was cut."""
+    FAILED = "failed"
+    """The operation went wrong (engine error, tool error, text that does not parse)."""
+    ESCALATED = "escalated"
+    DROPPED = "dropped"
+    """A sibling scored better."""
+
+
+class RunStatus(StrEnum):
+    """How a run ended. A run without an end in the ledger is *unfinished*: still going, or killed."""
+
+    DONE = "done"
+    EMPTY = "empty"
+    """Nothing survived: every branch was pruned or failed."""
+    EXHAUSTED = "exhausted"
+    """A budget ended first."""
+    ESCALATED = "escalated"
+    """A person has to decide."""
+    HALTED = "halted"
+    """A rule whose action is ``halt`` was reached."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """One agent on one task, with everything its events are bound to."""
+
+    run: str
+    """From :func:`.ledger.new_run_id`."""
+    agent: str
+    task: str
+    context: str | None
+    """The policy context, such as ``fiction``; None is the base policy."""
+    seed: int
+    policy: Policy
+    engine: EngineInfo
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What else shaped the run (budgets, width), as JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIntent:
+    """A model call that is about to start."""
+
+    thought: str
+    operation: str
+    parents: tuple[str, ...]
+    prompt_ids: tuple[int, ...]
+    prompt_text: str
+    sampling: Sampling
+    controls: Mapping[str, Control]
+    seed: int
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtRecord:
+    """One node of the graph as it will be read: content, verdict, fate."""
+
+    id: str
+    parents: tuple[str, ...]
+    """Ids; the first is the one the thought is drawn under."""
+    operation: str
+    """The operation's name in the plan."""
+    kind: str
+    """The operation's kind: ``generate``, ``score``, ``aggregate``, ``act`` …"""
+    depth: int
+    index: int
+    """Which child of its parents this is, from 0."""
+    status: ThoughtStatus
+    attempt: int = 0
+    text: str = ""
+    """As decoded, unstripped: the evidence's offsets count its characters."""
+    value: Any = None
+    """What was parsed from the text, as JSON."""
+    score: float | None = None
+    """From a score operation; not a tag's reading."""
+    tokens: int = 0
+    """Tokens spent on it, retries and scoring passes included."""
+    latency_s: float | None = None
+    judgement: Judgement | None = None
+    evidence: Evidence | None = None
+    reason: str | None = None
+    """Why it failed, was dropped, or fell with its parent; a verdict gives its own reasons."""
+    acted: str | None = None
+    """The tool that the thought calls or called."""
+    scope: str = "thought"
+    """The scope it was judged in: ``thought``, or ``action`` when it is about to call a tool."""
