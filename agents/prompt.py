@@ -1,8 +1,8 @@
-"""What a prompt is made of: outside text and our own tokens, kept apart until they are ids."""
+"""What a model is asked: outside text and our own tokens, kept apart until they are ids."""
 
 from dataclasses import dataclass
 
-__all__ = ["Ids", "Piece", "Special", "Text"]
+__all__ = ["Ids", "Piece", "Sampling", "Special", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +28,15 @@ class Ids:
 
 
 Piece = Text | Special | Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn."""
+
+    temperature: float = 0.7
+    """0 is greedy."""
+    top_p: float = 1.0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ("\n",)
+    """Generation ends with the token that completes one of these; that token is yielded."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ...agents.prompt import Piece
+from ...agents.prompt import Piece, Sampling
 from ...gates.control import Control
 from ...gates.errors import SecateurError
 from ...gates.evidence import Evidence
@@ -28,18 +28,6 @@ class EngineInfo:
     vocabulary: BoundVocabulary
     context_length: int
     """Most tokens of prompt and generation together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How tokens are drawn."""
-
-    temperature: float = 0.7
-    """0 is greedy."""
-    top_p: float = 1.0
-    max_tokens: int = 64
-    stop: tuple[str, ...] = ("\n",)
-    """Generation ends with the token that completes one of these; that token is yielded."""
 
 
 @dataclass(frozen=True, slots=True)

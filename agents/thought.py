@@ -1,0 +1,109 @@
+"""One immutable node of the graph of thoughts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..gates.canonical import digest
+from ..gates.verdict import Judgement
+
+__all__ = ["Scene", "Status", "Thought", "thought_id"]
+
+
+class Status(StrEnum):
+    """What became of a thought."""
+
+    KEPT = "kept"
+    PRUNED = "pruned"
+    """Cut by the gate, with everything below it."""
+    FAILED = "failed"
+    """Its operation raised, timed out or returned rubbish."""
+    ESCALATED = "escalated"
+    """Waits for a person; nothing below it happens before."""
+    DROPPED = "dropped"
+    """Lost to a better sibling, or to an empty budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A node: what was asked, what came back, and what the gate said of it."""
+
+    id: str
+    operation: str
+    """Name of the operation that made it."""
+    kind: str
+    """The operation's kind: task, generate, score, act …"""
+    parents: tuple[str, ...] = ()
+    path: tuple[int, ...] = ()
+    """Position in the run's graph, independent of timing; siblings differ in the last number."""
+    text: str = ""
+    value: Any = None
+    """The parsed content, plain JSON data."""
+    score: float | None = None
+    status: Status = Status.KEPT
+    judgement: Judgement | None = None
+    """None where no model wrote the text (tasks, tool results, scores)."""
+    reason: str | None = None
+    """Why it failed, was dropped or waits."""
+    token_ids: tuple[int, ...] = ()
+    """What the model wrote, tags included; carried into later prompts as it is."""
+    tokens: int = 0
+    """Tokens that were generated for it, abandoned attempts included."""
+    attempt: int = 0
+
+    @property
+    def lives(self) -> bool:
+        """Whether the plan goes on from here."""
+        return self.status is Status.KEPT
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What an operation may look at: the task, its parents and how they came about."""
+
+    task: str
+    parents: tuple[Thought, ...]
+    lineage: tuple[Thought, ...]
+    """From the task to the first parent, in order."""
+
+    @property
+    def text(self) -> str:
+        """The first parent's text."""
+        return self.parents[0].text
+
+    @property
+    def value(self) -> Any:
+        """The first parent's value."""
+        return self.parents[0].value
+
+
+def thought_id(
+    operation: str,
+    parents: tuple[str, ...],
+    *,
+    prompt: Any = None,
+    sampling: Mapping[str, Any] | None = None,
+    controls: Mapping[str, str] | None = None,
+    model: str = "",
+    attempt: int = 0,
+    index: int = 0,
+) -> str:
+    """Digest of all that a thought depends on; 16 hexadecimal digits.
+
+    Sampling seeds derive from it and from the run's seed, so that two runs with one seed grow the
+    same graph whatever the timing. ``index`` tells siblings apart, ``attempt`` tries at the same
+    sibling.
+    """
+    return digest(
+        {
+            "operation": operation,
+            "parents": list(parents),
+            "prompt": prompt,
+            "sampling": dict(sampling or {}),
+            "controls": dict(controls or {}),
+            "model": model,
+            "attempt": attempt,
+            "index": index,
+        }
+    )[:16]
