@@ -1,7 +1,5 @@
 """Which behaviour tags a model was pretrained with, and which tokens spell them."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .canonical import digest
 from .errors import VocabularyError
 
 __all__ = ["Band", "BoundVocabulary", "Column", "Scheme", "Tag", "Vocabulary"]
@@ -142,8 +141,7 @@ class Vocabulary(_Frozen):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest(self.model_dump(mode="json"))
 
     def bind(self, encode: Callable[[str], Sequence[int]]) -> "BoundVocabulary":
         """Resolve every tag to its token id with the tokenizer's ``encode`` (specials enabled).
