@@ -27,9 +27,9 @@ class Control(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
-        if not isinstance(value, str):
+        if isinstance(value, Control | Mapping):
             return value
-        match = _SPELLING.match(value.replace(" ", ""))
+        match = _SPELLING.match(value.replace(" ", "")) if isinstance(value, str) else None
         if match is None or (match[2] is None) == (match[1] in ("penalise", "boost")):
             raise ValueError(
                 f"{value!r} is no control; write allow, ban, force, penalise(NATS) or boost(NATS)"

@@ -49,6 +49,8 @@ class Tag(_Frozen):
     good: str | None = None
     rate: float | None = Field(default=None, gt=0, le=1)
     bands: tuple[Band, ...] = ()
+    unit: Literal["line", "sentence"] = "line"
+    """How much text one tag covers where the corpus placed it."""
 
     @model_validator(mode="after")
     def _fits_its_scheme(self) -> Self:

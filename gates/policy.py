@@ -1,0 +1,118 @@
+"""A policy: which controls the tags get while decoding, and which readings cut a thought."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+from .calibration import Calibration
+from .canonical import digest
+from .control import Control
+from .errors import PolicyError
+from .frozen import FrozenMapping, FrozenModel
+from .rule import ContextOverride, Rule, Scope, TagSetting
+from .soundness import check_against, check_policy, explain
+from .verdict import Action, Broken
+from .vocabulary import Vocabulary
+
+__all__ = ["ContextOverride", "Policy", "Rule", "Scope", "TagSetting"]
+
+class Policy(FrozenModel):
+    """A checked set of controls and rules, identified by the SHA-256 of its canonical JSON.
+
+    Raises :class:`PolicyError`, in one line, for anything unknown, contradictory, or without
+    effect. Two policies are equal when their digests are.
+    """
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^\S(.*\S)?$")
+    description: str = ""
+    tags: FrozenMapping[TagSetting] = Field(default={}, validate_default=True)
+    """Controls by tag; a tag that is not named is allowed."""
+    rules: tuple[Rule, ...] = ()
+    contexts: FrozenMapping[ContextOverride] = Field(default={}, validate_default=True)
+    """Overrides by context; a context that is not named gets the policy as it stands."""
+    calibrations: FrozenMapping[Calibration] = Field(default={}, validate_default=True)
+    """Isotonic maps by tag, for rules on ``calibrated``."""
+    regrow: Literal["none", "ban"] = "none"
+    """What to do when all children of a node were pruned: expand once more with the tags banned."""
+    on_broken: Literal["prune", "halt"] = "prune"
+    """What to do when a reading cannot be made."""
+
+    _places: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            policy = handler(value)
+        except ValidationError as error:
+            raise explain(error, cls) from None
+        check_policy(policy)
+        return policy
+
+    @classmethod
+    def load(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> "Policy":
+        """Read a YAML file, or a shipped policy by name: ``observe``, ``prune``, ``strict``.
+
+        Raises :class:`PolicyError` with file, line and remedy.
+        """
+        from .policy_file import load_policy  # YAML is needed only by those who load a file
+
+        return load_policy(path, vocabulary)
+
+    @classmethod
+    def from_yaml(
+        cls, text: str, source: str = "policy", vocabulary: Vocabulary | None = None
+    ) -> "Policy":
+        """Read YAML text; ``source`` names it in messages."""
+        from .policy_file import parse_policy
+
+        return parse_policy(text, source, vocabulary)
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Refuse tags that the model does not have and readings that their schemes lack."""
+        try:
+            check_against(self, vocabulary)
+        except PolicyError as error:
+            raise error.placed(self._places) from None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: what the ledger binds every verdict to."""
+        return digest(self.model_dump(mode="json"))
+
+    @property
+    def locked(self) -> frozenset[str]:
+        """Tags whose control and rules no context may loosen."""
+        return frozenset(tag for tag, setting in self.tags.items() if setting.locked)
+
+    def controls(self, context: str | None = None) -> dict[str, Control]:
+        """Control per named tag in this context."""
+        settings = {**self.tags, **self._override(context).tags}
+        return {tag: setting.control for tag, setting in settings.items()}
+
+    def rules_for(self, context: str | None = None) -> tuple[Rule, ...]:
+        """The effective rules in this context; ``Crossing.rule`` counts in this order."""
+        added = self._override(context).rules
+        replaced = {rule.identity for rule in added}
+        return tuple(rule for rule in self.rules if rule.identity not in replaced) + added
+
+    def _override(self, context: str | None) -> ContextOverride:
+        found = self.contexts.get(context) if context is not None else None
+        return found or ContextOverride()
+
+    def broken(self, reason: str) -> Broken:
+        """The judgement for a reading that could not be made."""
+        return Broken(reason, Action.HALT if self.on_broken == "halt" else Action.PRUNE)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Policy) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
