@@ -62,7 +62,7 @@ class Tool:
         given = dict(arguments)
         if self.workspace is not None:
             given[self.workspace] = workspace
-        checked = validate_call(self.function, config=ConfigDict(arbitrary_types_allowed=True))
+        checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(self.function)
         try:
             return str(checked(**given))
         except ValidationError as error:

@@ -1,6 +1,6 @@
 """What an engine must offer: tokens with the temptations that stood before each of them."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -28,6 +28,10 @@ class EngineInfo:
     vocabulary: BoundVocabulary
     context_length: int
     """Most tokens of prompt and generation together."""
+    bos: str | None = None
+    """The token that starts every document, for ``Special(info.bos)``; engines never add it."""
+    eos: str | None = None
+    """The token that ends a document, and a generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Engine(Protocol):
         """The text of ids, special tokens left out."""
         ...
 
-    def stream(self, request: Request) -> AsyncIterator[Token]:
+    def stream(self, request: Request) -> AsyncGenerator[Token, None]:
         """Generate; ``aclose()`` on the iterator cancels. Raises :class:`EngineError`."""
         ...
 

@@ -1,0 +1,75 @@
+"""What an agent is: a plan with its policy, its reading of the task, and its folder to act in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..gates.policy import Policy
+from .operations import PlanError
+from .plan import Plan
+from .prompt import Sampling
+from .thought import Scene
+from .tool import Workspace
+
+__all__ = ["AgentSpec", "Budget", "Reading", "TaskError"]
+
+
+class TaskError(PlanError):
+    """The task is not one that this agent can take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What one run may spend; reserved before work is dispatched."""
+
+    tokens: int = 20_000
+    """Generated tokens."""
+    thoughts: int = 2_000
+    seconds: float = 600.0
+    in_flight: int = 64
+    """Pieces of work at the same time."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "thoughts", "seconds", "in_flight"):
+            if getattr(self, name) <= 0:
+                raise PlanError(f"budget {name}={getattr(self, name)}: give more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an agent made of the user's text."""
+
+    value: object = None
+    """The task as plain JSON data, for operations to use."""
+    context: str | None = None
+    """The policy context that the text puts the run in; None is the base policy."""
+
+
+def _as_it_is(task: str) -> Reading:
+    return Reading()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentSpec:
+    """An agent as data. ``secateur.Agent`` is one that can run."""
+
+    name: str
+    plan: Plan
+    policy: Policy | str = "prune"
+    """A policy, the name of a shipped one, or a path to a YAML file."""
+    sampling: Sampling = field(default_factory=Sampling)
+    read: Callable[[str], Reading] = _as_it_is
+    """Reads the user's text; raises ``ValueError`` in words a user understands."""
+    prepare: Callable[[Workspace, str, int], None] | None = None
+    """Lays out the workspace for (folder, task, seed) before the run."""
+    answer: Callable[[Scene], str] | None = None
+    """The result in words, from the best thought's scene; None: the thought's text."""
+    budget: Budget = field(default_factory=Budget)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.plan, Plan):
+            raise PlanError(
+                f"agent {self.name!r}: the plan is a {type(self.plan).__name__}; compose one with "
+                "generate(…) >> score(…) >> keep_best(…)"
+            )
+        if not self.name.strip():
+            raise PlanError("an agent needs a name that is not empty")
