@@ -1,1 +1,1 @@
-
+"""How the shipped model was made: a seeded corpus with an oracle, and conditional training."""

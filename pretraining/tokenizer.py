@@ -1,0 +1,87 @@
+"""The tokenizer: byte-level BPE in which each digit and each tag is one token."""
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from ..agents.prompt import Special, Text
+from .corpus import CorpusConfig, documents
+from .document import BOS, EOS, PAD, TAGS, close_token, open_token
+
+__all__ = ["SPECIALS", "Encoder", "save_vocabulary", "train_tokenizer"]
+
+SPECIALS = (PAD, BOS, EOS, *(spell(tag) for tag in TAGS for spell in (open_token, close_token)))
+
+_WORDS = Regex(r"\n|\d| ?[A-Za-z]+:?| ?[^\sA-Za-z\d]|\s")
+"""A newline, a digit, a word (with its space before and a colon after), a sign, other space."""
+
+
+def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> Tokenizer:
+    """Train ``size`` tokens on the plain text of ``sample`` documents of the grown corpus."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(_WORDS, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_plain_text(config, sample), trainer)
+    return tokenizer
+
+
+def _plain_text(config: CorpusConfig, sample: int) -> Iterator[str]:
+    for found, _ in documents(config, config.growing, sample):
+        yield "".join(line.text + "\n" for line in found.lines)
+
+
+class Encoder:
+    """Turns documents into token ids, tags from us alone: all other text is plain characters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        tokenizer.encode_special_tokens = True
+        self.tokenizer = tokenizer
+        self._text = lru_cache(maxsize=1 << 15)(self._encode_text)
+
+    def _encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text; a tag's literal string in it becomes ordinary characters."""
+        return self._text(text)
+
+    def special(self, token: str) -> int:
+        """The id of one of our own tokens."""
+        found = self.tokenizer.token_to_id(token)
+        if found is None:
+            raise ValueError(f"the tokenizer has no token {token!r}; train it anew")
+        return found
+
+    def pieces(self, pieces: Iterable[tuple[Text | Special, bool]]) -> tuple[list[int], list[bool]]:
+        """The ids of a document's pieces, and for each whether the model learns to write it."""
+        ids: list[int] = []
+        learn: list[bool] = []
+        for piece, learnt in pieces:
+            new = self.text(piece.text) if isinstance(piece, Text) else (self.special(piece.token),)
+            ids += new
+            learn += [learnt] * len(new)
+        return ids, learn
+
+
+def save_vocabulary(folder: Path, name: str) -> None:
+    """Write ``vocabulary.json``: how the model spells its tags (read by ``gates.vocabulary``)."""
+    tags = [
+        {"name": tag, "scheme": "span", "open": open_token(tag), "close": close_token(tag)}
+        for tag in TAGS
+    ]
+    text = json.dumps({"name": name, "tags": tags}, indent=2)
+    (folder / "vocabulary.json").write_text(text + "\n")
