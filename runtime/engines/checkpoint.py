@@ -1,0 +1,210 @@
+"""A checkpoint folder, read and checked: model, tokenizer, vocabulary, and their digests."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ... import models
+from ...gates.vocabulary import Vocabulary
+from .protocol import EngineError, EngineInfo
+from .tokenizer import TagTokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Checkpoint", "find_model", "load_checkpoint", "model_digest"]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_SHIPPED = Path(models.__file__).parent
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded model with all that decoding needs to know about it."""
+
+    model: "torch.nn.Module"
+    tokenizer: TagTokenizer
+    info: EngineInfo
+    eos: frozenset[int]
+    """Ids that end a generation."""
+    never: tuple[int, ...]
+    """Ids that are never generated: beginning of document and padding."""
+    width: int
+    """Number of logits, and of embeddings: ids are below it."""
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder of a shipped model's name or of a path. Raises :class:`EngineError`."""
+    if isinstance(name, str) and Path(name).name == name and (_SHIPPED / name).is_dir():
+        return _SHIPPED / name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    shipped = ", ".join(sorted(p.parent.name for p in _SHIPPED.glob("*/config.json"))) or "none"
+    raise EngineError(
+        f"no model {str(name)!r}: give the path of a checkpoint folder or the name of a shipped "
+        f"model ({shipped})"
+    )
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over the name and SHA-256 of ``config.json`` and every weights file, by name."""
+    whole = hashlib.sha256()
+    for path in [folder / "config.json", *_weights(folder)]:
+        with path.open("rb") as file:
+            part = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.name} {part}\n".encode())
+    return whole.hexdigest()
+
+
+def load_checkpoint(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: Precision = "float32",
+    vocabulary: Path | None = None,
+) -> Checkpoint:
+    """Load a causal LM folder: ``config.json``, weights, ``tokenizer.json``, ``vocabulary.json``.
+
+    ``device`` is ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``. Nothing is
+    downloaded. Raises :class:`EngineError` or ``VocabularyError`` naming what is missing.
+    """
+    folder = find_model(name)
+    config = _config(folder)
+    if not _weights(folder):
+        raise EngineError(
+            f"{folder}: no weights (model.safetensors); save the model there (save_pretrained)"
+        )
+    tokenizer = TagTokenizer.load(folder, Vocabulary.load(vocabulary or folder / "vocabulary.json"))
+    model = _model(folder, device, dtype)
+    width = int(model.get_input_embeddings().num_embeddings)
+    if tokenizer.size > width:
+        raise EngineError(
+            f"{folder}: tokenizer.json has {tokenizer.size} tokens and the model {width}: use the "
+            "tokenizer the model was pretrained with"
+        )
+    roles = _roles(folder, tokenizer, config)
+    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(length, int):
+        raise EngineError(f"{folder}/config.json: no max_position_embeddings; state the context")
+    return Checkpoint(
+        model=model,
+        tokenizer=tokenizer,
+        info=EngineInfo(
+            engine="local",
+            model=folder.resolve().name,
+            model_digest=model_digest(folder),
+            tokenizer_digest=tokenizer.digest,
+            vocabulary=tokenizer.vocabulary,
+            context_length=length,
+            bos=tokenizer.token(next(iter(roles["bos"]), None)),
+            eos=tokenizer.token(next(iter(roles["eos"]), None)),
+        ),
+        eos=frozenset(roles["eos"]),
+        never=tuple({*roles["bos"], *roles["pad"]} - set(roles["eos"])),
+        width=width,
+    )
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise EngineError(
+            f"{path}: not there; a checkpoint folder has config.json, weights, tokenizer.json "
+            "and vocabulary.json (save_pretrained writes the first three)"
+        ) from None
+    except ValueError as error:
+        raise EngineError(f"{path}: not JSON ({error}); save the model again") from None
+
+
+def _model(folder: Path, device: str, dtype: Precision) -> Any:
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise EngineError(
+            f"the local engine needs {error.name}: pip install 'secateur[local]', or give the URL "
+            "of a server with --engine"
+        ) from None
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"device {device!r}: torch sees no CUDA here; use device 'cpu'")
+    with _quiet(transformers):
+        try:
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # damaged files raise whatever their reader raises
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EngineError(
+                f"{folder}: transformers cannot load it ({reason}); save the model again"
+            ) from error
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        # transformers fills these with random numbers and only warns.
+        raise EngineError(
+            f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); save the model "
+            "again"
+        )
+    if model._is_stateful:
+        raise EngineError(
+            f"{folder}: {model.config.model_type} keeps a recurrent state, which this engine does "
+            "not batch; serve it with vLLM and give its URL with --engine"
+        )
+    try:
+        return model.to(device).eval()
+    except RuntimeError as error:
+        raise EngineError(f"device {device!r}: {str(error).splitlines()[0]}; use 'cpu'") from None
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the terminal while it loads."""
+    log = transformers.utils.logging
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(log.CRITICAL)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+def _roles(
+    folder: Path, tokenizer: TagTokenizer, config: dict[str, Any]
+) -> dict[Literal["bos", "eos", "pad"], list[int]]:
+    """Ids of ``bos``, ``eos`` and ``pad`` as the folder states them (a role may have none)."""
+    path = folder / "tokenizer_config.json"
+    try:
+        named = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError as error:
+        raise EngineError(f"{path}: not JSON ({error}); save the tokenizer again") from None
+    roles: dict[Literal["bos", "eos", "pad"], list[int]] = {"bos": [], "eos": [], "pad": []}
+    for role, ids in roles.items():
+        token = named.get(f"{role}_token")
+        literal = token.get("content") if isinstance(token, dict) else token
+        if literal in tokenizer.specials:
+            ids.append(tokenizer.specials[literal])
+        stated = config.get(f"{role}_token_id")
+        for id_ in stated if isinstance(stated, list) else [stated]:
+            if id_ is not None and tokenizer.is_special(id_) and id_ not in ids:
+                ids.append(id_)
+    return roles
