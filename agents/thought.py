@@ -1,7 +1,7 @@
 """One immutable node of the graph of thoughts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -66,6 +66,13 @@ class Scene:
     parents: tuple[Thought, ...]
     lineage: tuple[Thought, ...]
     """From the task to the first parent, in order."""
+    known: Mapping[str, Thought] = field(default_factory=dict, repr=False, compare=False)
+    """The run's thoughts so far, by id."""
+
+    def parents_of(self, thought: Thought) -> tuple[Thought, ...]:
+        """What a thought was made of: a merge has several parents, of which ``lineage`` shows
+        the first."""
+        return tuple(self.known[parent] for parent in thought.parents)
 
     @property
     def text(self) -> str:

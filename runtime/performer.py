@@ -90,7 +90,7 @@ class Performer:
         line = [parents[0]]
         while line[-1].parents:
             line.append(self.thoughts[line[-1].parents[0]])
-        return Scene(self.task, parents, tuple(reversed(line)))
+        return Scene(self.task, parents, tuple(reversed(line)), self.thoughts)
 
     async def place(self, thought: Thought, index: int, **more: Any) -> Thought:
         """Record a thought that no model wrote."""
