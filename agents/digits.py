@@ -16,7 +16,7 @@ __all__ = [
     "spell",
 ]
 
-_ALLOWED = re.compile(r"[\s\d,;\[\]()]*")
+_ALLOWED = re.compile(r"[\s0-9,;\[\]()]*")
 
 
 def parse_digits(text: str) -> tuple[int, ...]:
