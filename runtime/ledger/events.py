@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ...agents.prompt import Sampling
+from ...agents.thought import Status
 from ...gates.control import Control
 from ...gates.evidence import Evidence
 from ...gates.policy import Policy
+from ...gates.rule import Scope
 from ...gates.verdict import Judgement
-from ..engines.protocol import EngineInfo, Sampling
+from ..engines.protocol import EngineInfo
 
 __all__ = [
     "EventKind",
@@ -17,7 +20,6 @@ __all__ = [
     "RunStart",
     "RunStatus",
     "ThoughtRecord",
-    "ThoughtStatus",
 ]
 
 
@@ -31,6 +33,8 @@ class EventKind(StrEnum):
     """A generated thought with its evidence and the gate's verdict."""
     PLACED = "placed"
     """A thought that no model wrote: a split, a merge by function, a tool's result."""
+    SCORED = "scored"
+    """A thought that was there got a score from a function."""
     SELECTED = "selected"
     """Some thoughts go on, the others are dropped, for want of score rather than for a tag."""
     TOOL_INTENDED = "tool_intended"
@@ -42,21 +46,8 @@ class EventKind(StrEnum):
     RUN_FINISHED = "run_finished"
 
 
-class ThoughtStatus(StrEnum):
-    """What became of a thought."""
-
-    KEPT = "kept"
-    PRUNED = "pruned"
-    """Cut by a verdict, or because the branch it stands on was cut."""
-    FAILED = "failed"
-    """The operation went wrong (engine error, tool error, text that does not parse)."""
-    ESCALATED = "escalated"
-    DROPPED = "dropped"
-    """A sibling scored better."""
-
-
 class RunStatus(StrEnum):
-    """How a run ended. A run without an end in the ledger is *unfinished*: still going, or killed."""
+    """How a run ended. Without an end in the ledger it is *unfinished*: still going, or killed."""
 
     DONE = "done"
     EMPTY = "empty"
@@ -117,7 +108,7 @@ class ThoughtRecord:
     depth: int
     index: int
     """Which child of its parents this is, from 0."""
-    status: ThoughtStatus
+    status: Status
     attempt: int = 0
     text: str = ""
     """As decoded, unstripped: the evidence's offsets count its characters."""
@@ -134,5 +125,5 @@ class ThoughtRecord:
     """Why it failed, was dropped, or fell with its parent; a verdict gives its own reasons."""
     acted: str | None = None
     """The tool that the thought calls or called."""
-    scope: str = "thought"
+    scope: Scope = "thought"
     """The scope it was judged in: ``thought``, or ``action`` when it is about to call a tool."""

@@ -1,0 +1,262 @@
+"""Finding, creating, checking and migrating a ledger's database."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from . import tables
+from .errors import LedgerError
+
+__all__ = [
+    "address",
+    "connect",
+    "explain",
+    "open_existing",
+    "open_or_create",
+    "place",
+    "revision_of",
+    "upgrade",
+]
+
+_WAIT_S = 30.0
+"""How long a SQLite connection waits for another process's write lock."""
+
+
+def address(url: str | Path) -> URL:
+    """The URL of a ledger: ``sqlite:///x.db``, ``postgresql://…``, or a plain path."""
+    text = str(url)
+    if isinstance(url, Path) or "://" not in text:
+        if not text.strip():
+            raise LedgerError("the ledger has no name: give --db a path or a database URL")
+        return URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        parsed = make_url(text)
+    except ArgumentError:
+        raise LedgerError(f"{text} is no database URL: write a path or postgresql://…") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql" and "+" not in parsed.drivername:
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend not in ("sqlite", "postgresql"):
+        raise LedgerError(f"{place(parsed)} is no ledger: it must be a path, sqlite or postgresql")
+    if backend == "sqlite" and not parsed.database:
+        raise LedgerError("a ledger in memory would be lost: give --db a path")
+    return parsed
+
+
+def connect(url: str | Path, *, read_only: bool = False) -> Engine:
+    """An engine whose every transaction is durable when it ends. Opens nothing yet."""
+    where = address(url)
+    if where.get_backend_name() == "postgresql":
+        try:
+            options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
+            return sa.create_engine(where, connect_args=options)
+        except (ImportError, NoSuchModuleError):
+            raise LedgerError(
+                f"{place(where)} needs a PostgreSQL driver: pip install 'secateur[postgres]'"
+            ) from None
+    path = Path(str(where.database)).absolute()
+
+    def open_file() -> sqlite3.Connection:
+        # Never "rwc": a missing file is created on purpose, by open_or_create, or not at all.
+        mode = "ro" if read_only else "rw"
+        found = sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_WAIT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        found.execute("PRAGMA foreign_keys = ON")
+        if not read_only:
+            found.execute("PRAGMA journal_mode = WAL")
+            found.execute("PRAGMA synchronous = FULL")
+        return found
+
+    engine = sa.create_engine(where, creator=open_file)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # The driver's own BEGIN would come too late to cover DDL and the first read.
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def open_existing(url: str | Path, *, read_only: bool = True) -> Engine:
+    """A ledger that is there, of this version's revision. Creates nothing.
+
+    Raises :class:`LedgerError`, in one line, for anything else.
+    """
+    where = address(url)
+    _must_be_there(where)
+    engine = connect(url, read_only=read_only)
+    try:
+        _check_revision(engine, where)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def open_or_create(url: str | Path) -> Engine:
+    """A ledger for writing; a database without tables gets them.
+
+    Raises :class:`LedgerError`, in one line, when there is no way to write one there.
+    """
+    where = address(url)
+    if where.get_backend_name() == "sqlite":
+        _create_file(Path(str(where.database)).absolute())
+    engine = connect(url)
+    try:
+        with _explained(where), engine.begin() as connection:
+            if not sa.inspect(connection).get_table_names():
+                _migrate(connection, "head")
+        _check_revision(engine, where)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def upgrade(url: str | Path) -> tuple[str | None, str]:
+    """Bring an existing ledger to this version's revision; revisions before and after."""
+    where = address(url)
+    _must_be_there(where)
+    engine = connect(url)
+    try:
+        before = revision_of(engine, where)
+        if before is not None and not _known(before):
+            raise LedgerError(_newer(where, before))
+        with _explained(where), engine.begin() as connection:
+            if before is None and sa.inspect(connection).get_table_names():
+                raise LedgerError(_foreign(where))
+            _migrate(connection, "head")
+        return before, tables.HEAD
+    finally:
+        engine.dispose()
+
+
+def revision_of(engine: Engine, where: URL) -> str | None:
+    """The revision that a database says it is at; None where it does not say."""
+    with _explained(where), engine.connect() as connection:
+        if not sa.inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def config() -> Config:
+    """Alembic's configuration, as it is installed with the package."""
+    return Config(Path(__file__).parents[2] / "alembic.ini")
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    settings = config()
+    settings.attributes["connection"] = connection
+    command.upgrade(settings, revision)
+
+
+def _check_revision(engine: Engine, where: URL) -> None:
+    found = revision_of(engine, where)
+    if found == tables.HEAD:
+        return
+    if found is None:
+        raise LedgerError(_foreign(where))
+    if not _known(found):
+        raise LedgerError(_newer(where, found))
+    raise LedgerError(
+        f"{place(where)} is at revision {found}, this version needs {tables.HEAD}: "
+        f"run `secateur db upgrade --db {place(where)}`"
+    )
+
+
+def _known(revision: str) -> bool:
+    try:
+        return ScriptDirectory.from_config(config()).get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
+def _newer(where: URL, found: str) -> str:
+    return (
+        f"{place(where)} is at revision {found}, newer than this version's {tables.HEAD}: "
+        "upgrade secateur (pip install -U secateur), or use another --db"
+    )
+
+
+def _foreign(where: URL) -> str:
+    return f"{place(where)} is a database, but no ledger of ours: use another --db"
+
+
+def _create_file(path: Path) -> None:
+    """Make an empty file, so that everything that forbids it is named for what it is."""
+    if path.is_dir():
+        raise LedgerError(f"{path} is a folder: give --db a file, such as {path / 'secateur.db'}")
+    if not path.parent.is_dir():
+        raise LedgerError(f"{path.parent} is no folder: create it, or give --db another path")
+    try:
+        path.touch()
+        if path.stat().st_size:
+            with path.open("r+b"):
+                pass
+    except OSError as error:
+        raise LedgerError(
+            f"{path} cannot be written ({error.strerror}): give --db a path you may write to"
+        ) from None
+
+
+def _must_be_there(where: URL) -> None:
+    if where.get_backend_name() != "sqlite":
+        return
+    path = Path(str(where.database))
+    if path.is_dir():
+        raise LedgerError(f"{path} is a folder: give --db the ledger's file in it")
+    if not path.exists():
+        raise LedgerError(
+            f"there is no ledger at {path}: run an agent first, or name one with --db or "
+            "SECATEUR_DB"
+        )
+
+
+def place(where: URL) -> str:
+    """How a person would name it: the path, or the URL without its password."""
+    if where.get_backend_name() == "sqlite":
+        return str(where.database)
+    return where.render_as_string(hide_password=True)
+
+
+@contextmanager
+def _explained(where: URL) -> Iterator[None]:
+    """Turn the driver's errors into one line that names the remedy."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        raise LedgerError(explain(error, place(where))) from None
+
+
+def explain(error: DBAPIError | sqlite3.Error, name: str) -> str:
+    """What a driver's error means for the ledger called ``name``, with the remedy."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    said = (str(original).strip().splitlines() or [type(error).__name__])[0]
+    known = {
+        "not a database": f"{name} is not a database: use another --db",
+        "malformed": f"{name} is damaged ({said}): restore it from a backup",
+        "readonly": f"{name} is read-only: give --db a path you may write to",
+        "unable to open": f"{name} cannot be opened: see that it exists and may be read, or use "
+        "another --db",
+        "locked": f"{name} is locked by another process: end it, or use another --db",
+        "full": f"the disk under {name} is full: make room, then run again",
+        "disk I/O": f"{name} cannot be read or written ({said}): see to the disk, then run again",
+    }
+    for sign, meaning in known.items():
+        if sign in said:
+            return meaning
+    return f"{name}: {said}; see that the database is reachable and may be written to"

@@ -1,0 +1,107 @@
+"""From events to the rows that people query. Pure: the tables can be rebuilt from the chain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...agents.thought import Status
+from ...gates.reading import Reading
+from ...gates.verdict import Action
+from .chain import as_text, from_text
+from .events import EventKind
+
+__all__ = ["Change", "changes", "tag_score_rows", "thought_row"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a later event changes of a thought's row; None leaves the column as it is."""
+
+    thought: str
+    status: str | None = None
+    reason: str | None = None
+    score: float | None = None
+
+
+def thought_row(
+    event: Mapping[str, Any], agent: str, text: str, value: str | None
+) -> dict[str, Any]:
+    """The row of the thought that a ``judged`` or ``placed`` event records."""
+    body = from_text(event["body"])
+    judgement = body["judgement"] or {}
+    cause = (judgement.get("crossings") or [{}])[0]
+    return {
+        "run_id": event["run_id"],
+        "id": event["thought_id"],
+        "seq": event["seq"],
+        "at": event["at"],
+        "agent": agent,
+        "parents": as_text(body["parents"]),
+        "operation": body["operation"],
+        "kind": body["kind"],
+        "depth": body["depth"],
+        "child": body["index"],
+        "attempt": event["attempt"],
+        "status": body["status"],
+        "scope": body["scope"],
+        "text": _storable(text),
+        "value": value,
+        "score": body["score"],
+        "tokens": body["tokens"],
+        "latency_s": event["latency_s"],
+        "acted": body["acted"],
+        "reason": _storable(body["reason"] or judgement.get("broken")),
+        "evidence": from_text(event["blobs"]).get("evidence"),
+        "action": judgement.get("action"),
+        "rule": cause.get("rule"),
+        "tag": cause.get("tag"),
+        "reading": cause.get("reading"),
+        "reached": cause.get("score"),
+        "threshold": cause.get("threshold"),
+        "first_token": cause.get("start"),
+        "end_token": cause.get("end"),
+    }
+
+
+def tag_score_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row for each tag that the verdict in a ``judged`` event read."""
+    judgement = from_text(event["body"])["judgement"] or {}
+    crossings = judgement.get("crossings", [])
+    rows: list[dict[str, Any]] = []
+    for tag, scores in judgement.get("scores", {}).items():
+        actions = [Action(c["action"]) for c in crossings if c["tag"] == tag]
+        decided = bool(crossings) and crossings[0]["tag"] == tag
+        strongest = max(actions, key=lambda action: action.strength, default=Action.ALLOW)
+        rows.append(
+            {
+                "run_id": event["run_id"],
+                "thought_id": event["thought_id"],
+                "tag": tag,
+                **{reading.value: scores.get(reading.value) for reading in Reading},
+                "decided": decided,
+                "action": judgement["action"] if decided else strongest.value,
+                "at": event["at"],
+            }
+        )
+    return rows
+
+
+def changes(event: Mapping[str, Any]) -> list[Change]:
+    """What an event changes of thoughts that are there already."""
+    body = from_text(event["body"])
+    match EventKind(event["kind"]):
+        case EventKind.SCORED:
+            return [Change(event["thought_id"], score=body["score"])]
+        case EventKind.SELECTED:
+            reason = _storable(body["reason"])
+            return [Change(id, Status.DROPPED.value, reason) for id in body["dropped"]]
+        case EventKind.ESCALATED:
+            reason = _storable(body["reason"])
+            return [Change(event["thought_id"], Status.ESCALATED.value, reason)]
+        case _:
+            return []
+
+
+def _storable(text: str | None) -> str | None:
+    """Without NUL, which PostgreSQL's text cannot hold; the blob and the event keep it."""
+    return None if text is None else text.replace("\0", "\ufffd")

@@ -1,0 +1,190 @@
+"""The ledger's tables, in types that SQLite and PostgreSQL share.
+
+Append-only: ``run``, ``event``, ``blob``, ``policy`` (triggers refuse UPDATE and DELETE). Derived
+from the events and rebuildable: ``thought``, ``tag_score``. JSON is canonical text, so that it can
+be hashed; times are UTC in ISO 8601 with microseconds, so that they sort as text.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+__all__ = [
+    "APPEND_ONLY",
+    "HEAD",
+    "blob",
+    "event",
+    "metadata",
+    "policy",
+    "run",
+    "tag_score",
+    "thought",
+]
+
+HEAD = "0001"
+"""The revision this version reads and writes; equal to the newest migration's."""
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+policy = Table(
+    "policy",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("body", Text, nullable=False),
+)
+"""Every policy a run was judged by; the digest is the SHA-256 of the body."""
+
+blob = Table(
+    "blob",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("bytes", LargeBinary, nullable=False),
+)
+"""Prompts, texts, evidence; the digest is SHA-256(salt + bytes), so it gives nothing away."""
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("agent", Text, nullable=False),
+    Column("task", String(64), ForeignKey("blob.digest"), nullable=False),
+    Column("context", Text),
+    Column("seed", BigInteger, nullable=False),
+    Column("policy", String(64), ForeignKey("policy.digest"), nullable=False),
+    Column("engine", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("digests", Text, nullable=False),
+    Column("started_at", String(27), nullable=False),
+    Index(None, "started_at"),
+)
+"""One row for each run; how it ended stands in its ``run_finished`` event."""
+
+event = Table(
+    "event",
+    metadata,
+    Column("run_id", String(32), ForeignKey("run.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("at", String(27), nullable=False),
+    Column("monotonic_ns", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("thought_id", String(64)),
+    Column("attempt", Integer),
+    Column("digests", String(64), nullable=False),
+    Column("latency_s", Double),
+    Column("blobs", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("prev_hash", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    CheckConstraint("seq >= 0", name="seq"),
+    Index(None, "run_id", "thought_id"),
+    Index(
+        "ix_event_finished",
+        "run_id",
+        sqlite_where=text("kind = 'run_finished'"),
+        postgresql_where=text("kind = 'run_finished'"),
+    ),
+)
+"""The chain: seq has no gap within a run; each hash covers every other column."""
+
+thought = Table(
+    "thought",
+    metadata,
+    Column("run_id", String(32), ForeignKey("run.id"), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("at", String(27), nullable=False),
+    Column("agent", Text, nullable=False),
+    Column("parents", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("depth", Integer, nullable=False),
+    Column("child", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("value", Text),
+    Column("score", Double),
+    Column("tokens", Integer, nullable=False),
+    Column("latency_s", Double),
+    Column("acted", Text),
+    Column("reason", Text),
+    Column("evidence", String(64)),
+    Column("action", String(16)),
+    Column("rule", Integer),
+    Column("tag", Text),
+    Column("reading", Text),
+    Column("reached", Double),
+    Column("threshold", Double),
+    Column("first_token", Integer),
+    Column("end_token", Integer),
+    Index(None, "id"),
+    Index(
+        "ix_thought_pruned",
+        "at",
+        sqlite_where=text("status = 'pruned'"),
+        postgresql_where=text("status = 'pruned'"),
+    ),
+    Index(
+        "ix_thought_pruned_tag",
+        "tag",
+        "at",
+        sqlite_where=text("status = 'pruned'"),
+        postgresql_where=text("status = 'pruned'"),
+    ),
+)
+"""One row for each node of the graph, with what decided its fate."""
+
+tag_score = Table(
+    "tag_score",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("thought_id", String(64), primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("peak", Double),
+    Column("opened", Double),
+    Column("rate", Double),
+    Column("cusum", Double),
+    Column("posterior", Double),
+    Column("emitted", Double),
+    Column("calibrated", Double),
+    Column("decided", Boolean, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("at", String(27), nullable=False),
+    ForeignKeyConstraint(["run_id", "thought_id"], ["thought.run_id", "thought.id"]),
+    Index(
+        "ix_tag_score_cut",
+        "tag",
+        "at",
+        sqlite_where=text("decided AND action NOT IN ('allow', 'flag')"),
+        postgresql_where=text("decided AND action NOT IN ('allow', 'flag')"),
+    ),
+)
+"""One row for each (judged thought, tag): its readings, and whether this tag decided."""
+
+APPEND_ONLY = (policy, blob, run, event)
+"""Tables whose rows are never changed or removed."""
