@@ -123,8 +123,11 @@ def corrupted(rng: random.Random, answer: Sequence[int]) -> tuple[int, ...]:
 
 
 def _length(rng: random.Random, longest: int) -> int:
-    """A length from 1 to ``longest``; half of the draws in the upper third, where it is hard."""
-    if rng.random() < 0.5:
+    """A length from 1 to ``longest``; most draws are long, where it is hard."""
+    luck = rng.random()
+    if luck < 0.3:
+        return longest
+    if luck < 0.6:
         return rng.randint(max(1, longest - longest // 3), longest)
     return rng.randint(1, longest)
 

@@ -223,7 +223,7 @@ def train(config: TrainConfig, folder: Path, resume: bool = False) -> Path:
     model.train()
     began, before = time.perf_counter(), place.seconds
     with (
-        (folder / "log.jsonl").open("a" if resume else "w") as log,
+        (folder / "log.jsonl").open("a" if resume else "w", buffering=1) as log,
         Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/"
             "{task.total} steps, loss {task.fields[loss]:.4f}"), TimeRemainingColumn(),
@@ -251,7 +251,6 @@ def train(config: TrainConfig, folder: Path, resume: bool = False) -> Path:
             progress.update(bar, completed=place.step, loss=loss)
             log.write(json.dumps({**asdict(place), "loss": round(loss, 5), "rate": factor}) + "\n")
             if place.step % config.checkpoint_every == 0 or place.step == config.steps:
-                log.flush()
                 _save(
                     checkpoint,
                     {
