@@ -9,9 +9,48 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS: dict[str, str] = {}
+_ROOMS = {
+    # what a user writes
+    "Agent": ".runtime.agent",
+    "Budget": ".agents.spec",
+    "Call": ".agents.tool",
+    "Ids": ".agents.prompt",
+    "Plan": ".agents.plan",
+    "Reading": ".agents.spec",
+    "Sampling": ".agents.prompt",
+    "Scene": ".agents.thought",
+    "Special": ".agents.prompt",
+    "Text": ".agents.prompt",
+    "Thought": ".agents.thought",
+    "Workspace": ".agents.tool",
+    "act": ".agents.plan",
+    "aggregate": ".agents.plan",
+    "each": ".agents.plan",
+    "generate": ".agents.plan",
+    "keep_best": ".agents.plan",
+    "keep_valid": ".agents.plan",
+    "pairwise": ".agents.plan",
+    "refine": ".agents.plan",
+    "repeat": ".agents.plan",
+    "score": ".agents.plan",
+    "split": ".agents.plan",
+    "tool": ".agents.tool",
+    # what gates it
+    "Action": ".gates.verdict",
+    "Broken": ".gates.verdict",
+    "Policy": ".gates.policy",
+    "Rule": ".gates.policy",
+    "SecateurError": ".gates.errors",
+    "Verdict": ".gates.verdict",
+    "Vocabulary": ".gates.vocabulary",
+    # what runs and records it
+    "AuditLog": ".runtime.ledger.audit",
+    "Ledger": ".runtime.ledger.ledger",
+    "LocalEngine": ".runtime.engines.local",
+    "RunResult": ".runtime.run",
+}
 
-__all__ = ["__version__", *_ROOMS]
+__all__ = ["__version__", *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

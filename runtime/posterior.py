@@ -8,7 +8,7 @@ import numpy as np
 
 from ..agents.prompt import Text
 from ..gates.evidence import Evidence, SentenceScore
-from ..gates.readings import NEGLIGIBLE, posterior_bound
+from ..gates.posterior import NEGLIGIBLE, negligible
 from ..gates.vocabulary import Scheme, Vocabulary
 from .engines.protocol import Engine
 
@@ -68,7 +68,7 @@ async def weigh(
                 if column.tag == tag.name and column.role == "open"
             ]
             opens[tag.name] = _log_sum([log_p for log_p, _ in row])
-            if posterior_bound(opens[tag.name], untagged) < NEGLIGIBLE:
+            if negligible(opens[tag.name], untagged) < NEGLIGIBLE:
                 continue
             close = bound.close_id(tag.name)
             ending = [close, *tail] if complete and close is not None else []

@@ -1,1 +1,75 @@
+"""The command line: one module for each group of commands."""
 
+import logging
+import sys
+from typing import Any
+
+import structlog
+import typer
+from typer.exceptions import TyperException
+
+from ...gates.errors import SecateurError
+from ...pretraining.commands import app as pretrain_app
+from . import audit, db, policy, run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="secateur",
+    help="Agents that think in graphs; branches whose behaviour tags cross the line are cut.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.add_typer(audit.app, name="audit")
+app.add_typer(policy.app, name="policy")
+app.add_typer(pretrain_app, name="pretrain")
+app.add_typer(db.app, name="db")
+
+
+@app.callback()
+def _settle(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step to stderr."),
+) -> None:
+    configure_logs(verbose)
+
+
+def configure_logs(verbose: bool) -> None:
+    """Structured logs on stderr, with run and thought ids; quiet below warnings unless verbose."""
+    processors: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if sys.stderr.isatty():
+        processors.append(structlog.dev.ConsoleRenderer())
+    else:
+        processors.append(structlog.processors.JSONRenderer())
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.INFO if verbose else logging.ERROR
+        ),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+def main() -> None:
+    """Run the command line: exit code 0 fine, 1 the thing failed, 2 usage; errors in one line."""
+    try:
+        code = app(standalone_mode=False)
+    except SecateurError as error:
+        sys.exit(_say(str(error), 1))
+    except typer.Abort:
+        sys.exit(_say("interrupted", 130))
+    except TyperException as error:  # wrong usage, in Typer's words
+        line = error.format_message()
+        sys.exit(_say(f"{line} (see secateur --help)" if line else "", error.exit_code))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(message: str, code: int) -> int:
+    if message:  # asking for help with no arguments has none
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

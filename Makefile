@@ -1,0 +1,39 @@
+# Secateur: `make demo` runs the main job on the embedded default, `make test` passes the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS   := -c constraints.txt
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.local  ## Run one task under pressure three times and compare what happened.
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev  ## Run the tests.
+	$(BIN)/python -m pytest -q
+
+check: $(VENV)/.dev  ## Lint, format, types, and the direction of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+bench: $(VENV)/.dev  ## Measure: efficacy of the gates on the ops desk.
+	$(BIN)/python benchmarks/gates.py
+
+clean:  ## Remove the virtual environment and what builds leave.
+	rm -rf $(VENV) build dist *.egg-info
+
+# torch is pinned and installed first, by itself: another request for it may fetch gigabytes.
+$(VENV)/.local: pyproject.toml constraints.txt
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing Secateur into $(VENV) (once; about a minute)"
+	@$(PIP) install $(PINS) torch
+	@$(PIP) install $(PINS) -e ".[local]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	@$(PIP) install $(PINS) -e ".[dev]"
+	@touch $@
