@@ -1,6 +1,7 @@
 """Maps a raw reading to the share of held-out text with that reading that was really bad."""
 
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -28,7 +29,7 @@ class Calibration(FrozenModel):
             raise ValueError(f"{self.of} cannot be calibrated; choose peak, opened or posterior")
         raws = [raw for raw, _ in self.knots]
         mapped = [probability for _, probability in self.knots]
-        if not all(low < high for low, high in zip(raws, raws[1:], strict=False)):
+        if not all(low < high for low, high in pairwise(raws)):
             raise ValueError("the raw readings of the knots must rise strictly")
         if mapped != sorted(mapped) or not all(0 <= p <= 1 for p in mapped):
             raise ValueError("the calibrated values of the knots must rise within 0 to 1")

@@ -51,10 +51,15 @@ class Evidence:
     sampler: NDArray[np.float16] | None = None
     """[T, K] the same at the sampler's own temperature and top-p, where they differ from 1."""
     sentences: tuple[SentenceScore, ...] = field(default=())
+    weighed: bool = False
+    """Whether the posterior's terms were made. There may be none: a sentence that carries its own
+    tag, or nothing at all, has no other story to weigh."""
+    starts: tuple[int, ...] = ()
+    """Tokens before which a sentence or line starts; where the ``prefix`` scheme is read."""
 
     def with_sentences(self, sentences: tuple[SentenceScore, ...]) -> "Evidence":
         """The same evidence with the posterior's terms added."""
-        return replace(self, sentences=sentences)
+        return replace(self, sentences=sentences, weighed=True)
 
     def to_bytes(self) -> bytes:
         """One self-describing blob: a JSON line, then the float16 arrays, little endian."""
@@ -62,6 +67,8 @@ class Evidence:
             "columns": self.columns,
             "token_ids": self.token_ids,
             "offsets": self.offsets,
+            "starts": self.starts,
+            "weighed": self.weighed,
             "sampler": self.sampler is not None,
             "sentences": [
                 {
@@ -97,4 +104,6 @@ class Evidence:
             belief=belief.reshape(rows, width),
             sampler=rest[0].reshape(rows, width) if rest else None,
             sentences=tuple(SentenceScore(**sentence) for sentence in head["sentences"]),
+            weighed=head["weighed"],
+            starts=tuple(head["starts"]),
         )

@@ -1,7 +1,7 @@
 """Values that cannot be changed after they were checked: the base model and the frozen dict."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -26,8 +26,9 @@ class FrozenDict(dict[str, V]):
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise TypeError("a checked policy cannot be changed; build a new one and load that")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
+    if not TYPE_CHECKING:  # Fields are annotated Mapping, so checkers refuse writes already.
+        __setitem__ = __delitem__ = __ior__ = _refuse
+        clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

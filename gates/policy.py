@@ -23,6 +23,7 @@ from .vocabulary import Vocabulary
 
 __all__ = ["ContextOverride", "Policy", "Rule", "Scope", "TagSetting"]
 
+
 class Policy(FrozenModel):
     """A checked set of controls and rules, identified by the SHA-256 of its canonical JSON.
 

@@ -58,8 +58,6 @@ def _read_yaml(text: str, source: str, places: Places) -> Any:
     """
     import yaml  # a model server that only applies policies does not need it
 
-    loader = yaml.SafeLoader(text)
-
     def refuse(line: int, fault: str) -> PolicyError:
         return PolicyError(fault, place=f"{source}:{line}")
 
@@ -87,6 +85,7 @@ def _read_yaml(text: str, source: str, places: Places) -> Any:
 
     seen: list[yaml.Node] = []
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is None:
             raise refuse(1, "the policy is empty; write at least name: and rules:")

@@ -179,6 +179,7 @@ def explain(error: ValidationError, top: type[BaseModel]) -> PolicyError:
     """The first fault that pydantic found, in one line that names the remedy."""
     fault = error.errors()[0]
     where: Path = fault["loc"]
+    details = fault.get("ctx", {})
     match fault["type"]:
         case "extra_forbidden":
             keys = list(_model_at(where[:-1], top).model_fields)
@@ -188,7 +189,7 @@ def explain(error: ValidationError, top: type[BaseModel]) -> PolicyError:
             text = f"{where[-1]!r} is missing; write it"
             where = where[:-1]
         case "enum" | "literal_error":
-            choices = fault["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            choices = details["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             given = fault["input"]
             text = (
                 f"{given!r} is no {where[-1]}{_hint(str(given), choices)}; "
@@ -198,7 +199,7 @@ def explain(error: ValidationError, top: type[BaseModel]) -> PolicyError:
             keys = ", ".join(_model_at(where, top).model_fields)
             text = f"{fault['input']!r} is no mapping; write its keys: {keys}"
         case "value_error":
-            text = str(fault["ctx"]["error"])
+            text = str(details["error"])
         case _:
             text = f"{fault['input']!r} does not fit: {fault['msg'][0].lower()}{fault['msg'][1:]}"
     return PolicyError(" ".join(text.split()), where)

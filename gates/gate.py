@@ -1,0 +1,277 @@
+"""The gate: from evidence and policy to a verdict, token by token and for the finished thought."""
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from .calibration import Calibration
+from .errors import UnreadableError
+from .evidence import LOG_FLOOR, Evidence
+from .layout import Layout
+from .policy import Policy
+from .posterior import check_sentences
+from .reading import Reading
+from .readings import Meter, Readings, check_shapes, rows
+from .rule import Rule, Scope
+from .sentences import SentenceStarts
+from .verdict import Action, Crossing, Judgement, Verdict
+from .vocabulary import BoundVocabulary
+
+__all__ = ["StreamGate", "TokenLike", "decide"]
+
+
+class TokenLike(Protocol):
+    """What the gate needs to know of one sampled token."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def chosen(self) -> float: ...
+    @property
+    def belief(self) -> Sequence[float]: ...
+    @property
+    def sampler(self) -> Sequence[float] | None: ...
+
+
+def decide(
+    policy: Policy,
+    evidence: Evidence,
+    vocabulary: BoundVocabulary,
+    *,
+    context: str | None = None,
+    scope: Scope = "thought",
+    attempt: int = 0,
+) -> Judgement:
+    """The judgement of one thought; the same arguments always give the same one.
+
+    The evidence is read token by token, and the first crossing that stops the thought is the
+    verdict, exactly as :class:`StreamGate` finds it. Otherwise the finished thought is judged by
+    all readings, ``rate`` and ``posterior`` included. ``attempt`` counts the resamples that this
+    thought already had; a ``resample`` rule without retries left prunes.
+
+    Never raises on evidence: what cannot be read is Broken, and so is a reading that fails.
+    """
+    try:
+        watch = _Watch(policy, vocabulary, context, scope, attempt)
+        check_shapes(evidence, watch.layout)
+        for row in rows(evidence):
+            verdict = watch.step(*row)
+            if verdict is not None:
+                return verdict
+        return watch.finish(evidence)
+    except UnreadableError as error:
+        return policy.broken(str(error))
+    except Exception as error:  # A gate that fails must not open: fail closed, and say why.
+        return policy.broken(f"the gate failed: {type(error).__name__}: {error}")
+
+
+class StreamGate:
+    """Reads a thought while it is generated, and keeps its evidence.
+
+    Numbers are rounded to float16 before anything reads them, so the verdict is made from what is
+    stored, and :func:`decide` on :meth:`evidence` gives the same one.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        vocabulary: BoundVocabulary,
+        *,
+        context: str | None = None,
+        scope: Scope = "thought",
+        attempt: int = 0,
+    ) -> None:
+        self._policy = policy
+        self._judgement: Judgement | None = None
+        try:
+            self._watch = _Watch(policy, vocabulary, context, scope, attempt)
+        except UnreadableError as error:
+            self._judgement = policy.broken(str(error))
+        self._columns = tuple(column.token for column in vocabulary.vocabulary.columns)
+        self._row = struct.Struct(f"<{1 + len(self._columns)}e")
+        """log p of the token itself, then its beliefs; float16, little endian."""
+        self._sampler_row = struct.Struct(f"<{len(self._columns)}e")
+        self._rows = bytearray()
+        self._sampler_rows = bytearray()
+        self._ids: list[int] = []
+        self._offsets: list[int] = []
+        self._length = 0
+        # Only prefix tags ask where sentences start.
+        prefixed = any(tag.good is not None for tag in vocabulary.vocabulary.tags)
+        self._sentences = SentenceStarts(set(vocabulary.ids.values())) if prefixed else None
+        self._starts: list[int] = []
+
+    def feed(self, token: TokenLike) -> Judgement | None:
+        """Take one token. A judgement means: stop generating, now; it stays what it is.
+
+        None means that nothing has stopped the thought so far. Weaker crossings (``flag``) and
+        the readings that need the whole thought are left to :func:`decide`.
+        """
+        if self._judgement is None:
+            try:
+                self._judgement = self._take(token)
+            except UnreadableError as error:
+                self._judgement = self._policy.broken(str(error))
+            except Exception as error:  # A gate that fails must not open, as in decide.
+                reason = f"the gate failed: {type(error).__name__}: {error}"
+                self._judgement = self._policy.broken(reason)
+        return self._judgement
+
+    def evidence(self) -> Evidence:
+        """What was read so far, the token that decided included."""
+        tokens, width = len(self._ids), len(self._columns)
+        numbers = np.frombuffer(bytes(self._rows), dtype="<f2").reshape(tokens, 1 + width)
+        sampler = np.frombuffer(bytes(self._sampler_rows), dtype="<f2").reshape(-1, width)
+        return Evidence(
+            columns=self._columns,
+            token_ids=tuple(self._ids),
+            offsets=tuple(self._offsets),
+            chosen=np.ascontiguousarray(numbers[:, 0]),
+            belief=np.ascontiguousarray(numbers[:, 1:]),
+            sampler=sampler if self._sampler_rows else None,
+            starts=tuple(self._starts),
+        )
+
+    def _take(self, token: TokenLike) -> Verdict | None:
+        row, sampler_row, fault = self._pack(token)
+        starts = self._sentences is not None and self._sentences.step(token.id, token.text)
+        if starts:
+            self._starts.append(len(self._ids))
+        self._ids.append(token.id)
+        self._offsets.append(self._length)
+        self._length += len(token.text)
+        self._rows += row
+        self._sampler_rows += sampler_row
+        if fault is not None:
+            raise UnreadableError(f"token {len(self._ids) - 1}: {fault}")
+        chosen, *belief = self._row.unpack(row)
+        sampler = self._sampler_row.unpack(sampler_row) if sampler_row else None
+        return self._watch.step(token.id, chosen, belief, sampler, starts)
+
+    def _pack(self, token: TokenLike) -> tuple[bytes, bytes, str | None]:
+        """The rows as float16, and what is wrong with them if they cannot be stored.
+
+        A row that cannot be stored is kept as NaN, so that it is Broken on replay as well.
+        """
+        sampled = bool(self._sampler_rows) if self._ids else token.sampler is not None
+        try:
+            row = self._row.pack(token.chosen, *token.belief)
+            sampler_row = b""
+            if token.sampler is not None:
+                sampler_row = self._sampler_row.pack(*token.sampler)
+            if sampled == bool(sampler_row):
+                return row, sampler_row, None
+            fault = "the sampler's probabilities come and go within one generation"
+        except OverflowError:
+            fault = f"a log p lies beyond float16; engines write {LOG_FLOOR:g} for zero"
+        except (struct.error, TypeError):
+            fault = (
+                f"{_count(token.belief)} beliefs and {_count(token.sampler)} of the sampler came "
+                f"for the {len(self._columns)} columns {', '.join(self._columns)}"
+            )
+        width = len(self._columns)
+        blank = self._sampler_row.pack(*[math.nan] * width) if sampled else b""
+        return self._row.pack(*[math.nan] * (1 + width)), blank, fault
+
+
+def _count(values: Sequence[float] | None) -> str:
+    return "none" if values is None else str(len(values))
+
+
+class _Watch:
+    """A meter and the rules that are in force for one thought."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        vocabulary: BoundVocabulary,
+        context: str | None,
+        scope: Scope,
+        attempt: int,
+    ) -> None:
+        self.layout = Layout.of(vocabulary)
+        self._meter = Meter(self.layout)
+        self._calibrations = policy.calibrations
+        self._rules: list[tuple[int, Rule, Action]] = []
+        self._stops: list[tuple[list[float], int, float, Calibration | None]] = []
+        self._weighed: set[str] = set()
+        """Tags whose posterior a rule reads."""
+        for index, rule in enumerate(policy.rules_for(context)):
+            if rule.scope == "action" and scope != "action":
+                continue
+            spent = rule.action is Action.RESAMPLE and attempt >= rule.retries
+            action = Action.PRUNE if spent else rule.action
+            self._rules.append((index, rule, action))
+            self._arm(rule, action)
+
+    def _arm(self, rule: Rule, action: Action) -> None:
+        if rule.tag not in self.layout.tags:
+            raise UnreadableError(f"rule '{rule}': the model has no tag {rule.tag!r}")
+        tag = self.layout.tags.index(rule.tag)
+        calibration = None
+        reading = rule.reading
+        if reading is Reading.CALIBRATED:
+            calibration = self._calibrations[rule.tag]
+            reading = calibration.of
+        if not self.layout.readable[tag] >= {rule.reading, reading}:
+            raise UnreadableError(f"rule '{rule}': {reading} cannot be read in this tag's scheme")
+        if reading is Reading.POSTERIOR:
+            self._weighed.add(rule.tag)
+        if reading.streams and not action.keeps:
+            self._stops.append((self._meter.values[reading], tag, rule.at, calibration))
+
+    def step(
+        self,
+        token: int,
+        chosen: float,
+        belief: Sequence[float],
+        sampler: Sequence[float] | None,
+        starts: bool,
+    ) -> Verdict | None:
+        """Take one token; the verdict when a rule was reached that stops the thought."""
+        self._meter.step(token, chosen, belief, sampler, starts)
+        for values, tag, at, calibration in self._stops:
+            score = values[tag]
+            if (score if calibration is None else calibration.apply(score)) >= at:
+                return self._verdict(self._meter.readings(self._calibrations))
+        return None
+
+    def finish(self, evidence: Evidence) -> Verdict:
+        """The verdict on the finished thought."""
+        tokens = len(evidence.token_ids)
+        if self._weighed and tokens and not evidence.weighed:
+            raise UnreadableError("a rule reads the posterior, and its terms were never made")
+        check_sentences(evidence.sentences, sorted(self._weighed), tokens)
+        return self._verdict(self._meter.readings(self._calibrations, evidence))
+
+    def _verdict(self, readings: Readings) -> Verdict:
+        crossings: list[Crossing] = []
+        for index, rule, action in self._rules:
+            score = readings[rule.tag].get(rule.reading)
+            if score is not None and score.value >= rule.at:
+                crossings.append(
+                    Crossing(
+                        rule=index,
+                        tag=rule.tag,
+                        reading=rule.reading.value,
+                        score=score.value,
+                        threshold=rule.at,
+                        action=action,
+                        start=score.start,
+                        end=score.end,
+                    )
+                )
+        crossings.sort(key=lambda crossing: -crossing.action.strength)
+        return Verdict(
+            action=crossings[0].action if crossings else Action.ALLOW,
+            crossings=tuple(crossings),
+            scores={
+                tag: {reading.value: score.value for reading, score in scores.items()}
+                for tag, scores in readings.items()
+            },
+        )

@@ -1,0 +1,74 @@
+"""How a vocabulary lies in the evidence array: which columns make which tag's probability."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from .reading import READABLE, Reading
+from .vocabulary import BoundVocabulary, Scheme, Tag
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A vocabulary compiled for reading; tags and columns by index."""
+
+    tags: tuple[str, ...]
+    readable: tuple[frozenset[Reading], ...]
+    columns: tuple[str, ...]
+    own: tuple[tuple[int, ...], ...]
+    """Per tag, the columns of its opening tokens (one per band)."""
+    twins: tuple[tuple[int, ...], ...]
+    """Per tag of the prefix scheme, all columns of its good twin and of the tags that share it."""
+    gains: tuple[float, ...]
+    """Per tag, 1 / rho for the marker scheme and 1 for the others."""
+    rivals: tuple[tuple[int, ...], ...]
+    """Groups of tags that compete to open first, so that they share one survival S."""
+    group: tuple[int, ...]
+    """Per tag, its group in ``rivals``."""
+    opens: dict[int, int]
+    """Token id to the tag that it opens."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether tags and columns are the same thing."""
+        return self.own == tuple((index,) for index in range(len(self.columns)))
+
+    @property
+    def prefixed(self) -> bool:
+        """Whether sentence starts must be known."""
+        return any(self.twins)
+
+    @classmethod
+    def of(cls, bound: BoundVocabulary) -> Self:
+        """Compile one bound vocabulary."""
+        columns, tags = bound.vocabulary.columns, bound.vocabulary.tags
+        own = {
+            tag.name: tuple(
+                i for i, c in enumerate(columns) if c.tag == tag.name and c.role == "open"
+            )
+            for tag in tags
+        }
+
+        def twins(tag: Tag) -> tuple[int, ...]:
+            if tag.scheme is not Scheme.PREFIX:
+                return ()
+            good = tuple(i for i, c in enumerate(columns) if c.token == tag.good)
+            sharing = (other.name for other in tags if other.good == tag.good)
+            return good + tuple(i for name in sharing for i in own[name])
+
+        groups: dict[str | None, list[int]] = {}
+        for index, tag in enumerate(tags):
+            groups.setdefault(tag.good, []).append(index)
+        keys = list(groups)
+        return cls(
+            tags=tuple(tag.name for tag in tags),
+            readable=tuple(READABLE[tag.scheme] for tag in tags),
+            columns=tuple(column.token for column in columns),
+            own=tuple(own.values()),
+            twins=tuple(twins(tag) for tag in tags),
+            gains=tuple(1 / (tag.rate or 1.0) for tag in tags),
+            rivals=tuple(tuple(group) for group in groups.values()),
+            group=tuple(keys.index(tag.good) for tag in tags),
+            opens={id_: i for i, tag in enumerate(tags) for id_ in bound.open_ids(tag.name)},
+        )

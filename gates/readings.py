@@ -1,0 +1,265 @@
+"""From evidence to readings: pure arithmetic, one code path for streams and for replay."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .calibration import Calibration
+from .errors import UnreadableError
+from .evidence import Evidence
+from .layout import Layout
+from .posterior import check_sentences, posteriors
+from .reading import Reading
+from .vocabulary import BoundVocabulary
+
+__all__ = ["ALLOWANCE", "HIGHEST", "Meter", "Readings", "Score", "check_shapes", "read", "rows"]
+
+ALLOWANCE = 0.02
+"""Temptation per token that ``cusum`` forgives; calm text stays near 0.001."""
+HIGHEST = 1e-3
+"""How far above 0 a log-probability may lie through rounding, in nats."""
+
+_MOST = 1.01
+"""How far above 1 the tags' probabilities may sum through rounding."""
+_CERTAIN = 1 - 2.0**-24
+"""Hazards are read as at most this, so that log S stays finite."""
+_THIN = 1e-6
+"""Mass of a prefix tag and its good twin below which their ratio is noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One reading of one tag, with the tokens it speaks of (``end`` is one past the last)."""
+
+    value: float
+    start: int
+    end: int
+
+
+Readings = dict[str, dict[Reading, Score]]
+"""Tag, then reading, then score."""
+
+
+class Meter:
+    """The readings of one generation so far; :meth:`step` takes one token.
+
+    p_t is a tag's probability before token t, summed over its bands. In the ``prefix`` scheme it
+    is p_bad / (p_bad + p_good), and 0 where no sentence or line starts; for ``peak`` and ``cusum``
+    of the ``marker`` scheme it is min(1, p / rho). ``opened`` and ``rate`` read p_t at the
+    sampler's temperature where that was recorded, the others read the belief at T = 1.
+
+    ``opened`` of tag k is sum_t S_{t-1} p_t^(k), where S_t = prod_{i<=t} (1 - sum_k p_i^(k)) runs
+    over all tags that compete: exactly the probability that the free model opens k, before any
+    other, along this path. When a tag *was* sampled the path ends there: ``opened`` and ``rate``
+    count up to and with that token, while ``peak`` and ``cusum`` read on.
+
+    ``rate`` is -log prod_t (1 - p_t) / T of the tag's own p_t. ``cusum`` is max_t W_t with
+    W_t = max(0, W_{t-1} + p_t - ALLOWANCE) (Page 1954). ``emitted`` is 1 once the tag was sampled.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        count = len(layout.tags)
+        self.layout = layout
+        self.tokens = 0
+        self.values: dict[Reading, list[float]] = {
+            reading: [0.0] * count for reading in Reading if reading.streams
+        }
+        """Per streaming reading, its value so far for each tag."""
+        self._spans = {reading: [(0, 0)] * count for reading in self.values}
+        self._plain = layout.plain
+        self._log_survival = [0.0] * len(layout.rivals)
+        self._own_log_survival = [0.0] * count
+        self._most = [0.0] * count
+        self._counted: list[int | None] = [None] * len(layout.rivals)
+        self._drift = [0.0] * count
+        self._drift_from = [0] * count
+
+    def step(
+        self,
+        token: int,
+        chosen: float,
+        belief: Sequence[float],
+        sampler: Sequence[float] | None,
+        starts: bool,
+    ) -> None:
+        """Take one token: its id and own log p, [K] log p as stored, whether a sentence starts.
+
+        Raises :class:`UnreadableError`, naming token and column, for what is no log p.
+        """
+        if not -math.inf < chosen <= HIGHEST:
+            raise UnreadableError(f"token {self.tokens}: its own log p is {chosen:g}")
+        believed = self._per_tag(belief, starts)
+        hazards = believed if sampler is None else self._per_tag(sampler, starts)
+        now = self.tokens
+        self.tokens = now + 1
+        self._believe(believed, now)
+        for index in range(len(self._counted)):
+            if self._counted[index] is None:
+                self._survive(index, hazards, now)
+        tag = self.layout.opens.get(token)
+        if tag is not None:
+            self._emit(tag, now)
+
+    def _believe(self, believed: Sequence[float], now: int) -> None:
+        peak, cusum = self.values[Reading.PEAK], self.values[Reading.CUSUM]
+        drift = self._drift
+        for tag, gain in enumerate(self.layout.gains):
+            p = min(1.0, believed[tag] * gain)
+            if p > peak[tag]:
+                peak[tag] = p
+                self._spans[Reading.PEAK][tag] = (now, now + 1)
+            before = drift[tag]
+            after = before + p - ALLOWANCE
+            if after <= 0:
+                drift[tag] = 0.0
+                continue
+            drift[tag] = after
+            if before == 0:
+                self._drift_from[tag] = now
+            if after > cusum[tag]:
+                cusum[tag] = after
+                self._spans[Reading.CUSUM][tag] = (self._drift_from[tag], now + 1)
+
+    def _survive(self, index: int, hazards: Sequence[float], now: int) -> None:
+        opened = self.values[Reading.OPENED]
+        survival = math.exp(self._log_survival[index])
+        total = 0.0
+        for tag in self.layout.rivals[index]:
+            hazard = min(hazards[tag], _CERTAIN)
+            share = survival * hazard
+            if share > self._most[tag]:
+                self._most[tag] = share
+                self._spans[Reading.OPENED][tag] = (now, now + 1)
+            opened[tag] = min(1.0, opened[tag] + share)
+            self._own_log_survival[tag] += math.log1p(-hazard)
+            total += hazard
+        self._log_survival[index] += math.log1p(-min(total, _CERTAIN))
+
+    def _emit(self, tag: int, now: int) -> None:
+        if not self.values[Reading.EMITTED][tag]:
+            self.values[Reading.EMITTED][tag] = 1.0
+            self._spans[Reading.EMITTED][tag] = (now, now + 1)
+        group = self.layout.group[tag]
+        if self._counted[group] is None:
+            self._counted[group] = now + 1
+
+    def _per_tag(self, logs: Sequence[float], starts: bool) -> list[float]:
+        columns = self.layout.columns
+        if len(logs) != len(columns):
+            raise UnreadableError(
+                f"token {self.tokens}: {len(logs)} probabilities came for the {len(columns)} "
+                f"columns {', '.join(columns)}"
+            )
+        probabilities: list[float] = []
+        for column, log in zip(columns, logs, strict=True):
+            # Written so that NaN, for which every comparison is false, is refused.
+            if not -math.inf < log <= HIGHEST:
+                raise UnreadableError(f"token {self.tokens}: log p of {column} is {log:g}")
+            probabilities.append(math.exp(log) if log < 0 else 1.0)
+        if not sum(probabilities) <= _MOST:
+            raise UnreadableError(
+                f"token {self.tokens}: the tags' probabilities sum to {sum(probabilities):g}"
+            )
+        if self._plain:
+            return probabilities
+        found: list[float] = []
+        for own, twins in zip(self.layout.own, self.layout.twins, strict=True):
+            p = sum(probabilities[column] for column in own)
+            if twins:
+                both = sum(probabilities[column] for column in twins)
+                p = p / both if starts and both > _THIN else 0.0
+            found.append(p)
+        return found
+
+    def readings(
+        self, calibrations: Mapping[str, Calibration], finished: Evidence | None = None
+    ) -> Readings:
+        """All scores so far; with the finished evidence also ``rate`` and ``posterior``."""
+        found: Readings = {}
+        worst = _posterior(finished) if finished is not None and finished.weighed else None
+        for tag, name in enumerate(self.layout.tags):
+            scores = {
+                reading: Score(values[tag], *self._spans[reading][tag])
+                for reading, values in self.values.items()
+            }
+            if finished is not None:
+                counted = self._counted[self.layout.group[tag]]
+                length = self.tokens if counted is None else counted
+                nats = -self._own_log_survival[tag] / max(length, 1)
+                scores[Reading.RATE] = Score(nats, 0, length)
+            if worst is not None:
+                scores[Reading.POSTERIOR] = worst.get(name, Score(0.0, 0, 0))
+            calibration = calibrations.get(name)
+            if calibration is not None and calibration.of in scores:
+                raw = scores[calibration.of]
+                mapped = calibration.apply(raw.value)
+                scores[Reading.CALIBRATED] = Score(mapped, raw.start, raw.end)
+            readable = self.layout.readable[tag]
+            found[name] = {reading: s for reading, s in scores.items() if reading in readable}
+        return found
+
+
+def _posterior(evidence: Evidence) -> dict[str, Score]:
+    """The sentence that convicts most, per tag."""
+    worst: dict[str, Score] = {}
+    for sentence in evidence.sentences:
+        for tag, p in posteriors(sentence).items():
+            if tag not in worst or p > worst[tag].value:
+                worst[tag] = Score(p, sentence.start, sentence.end)
+    return worst
+
+
+def read(
+    evidence: Evidence,
+    vocabulary: BoundVocabulary,
+    calibrations: Mapping[str, Calibration] | None = None,
+) -> Readings:
+    """Every reading of every tag of one finished generation.
+
+    Raises :class:`UnreadableError` for NaN, infinities, p > 1, wrong lengths and missing columns.
+    ``posterior`` is there when the evidence was weighed, and 0 without a sentence to weigh.
+    """
+    layout = Layout.of(vocabulary)
+    check_shapes(evidence, layout)
+    check_sentences(evidence.sentences, (), len(evidence.token_ids))
+    meter = Meter(layout)
+    for row in rows(evidence):
+        meter.step(*row)
+    return meter.readings(calibrations or {}, evidence)
+
+
+def rows(
+    evidence: Evidence,
+) -> Iterator[tuple[int, float, list[float], list[float] | None, bool]]:
+    """The evidence token by token, as :meth:`Meter.step` takes it."""
+    chosen, beliefs = evidence.chosen.tolist(), evidence.belief.tolist()
+    samplers = None if evidence.sampler is None else evidence.sampler.tolist()
+    starts = set(evidence.starts)
+    for index, token in enumerate(evidence.token_ids):
+        yield token, chosen[index], beliefs[index], samplers and samplers[index], index in starts
+
+
+def check_shapes(evidence: Evidence, layout: Layout) -> None:
+    """Raise :class:`UnreadableError` unless columns, lengths and types are right."""
+    if evidence.columns != layout.columns:
+        missing = [token for token in layout.columns if token not in evidence.columns]
+        fault = f"column {missing[0]} is missing" if missing else "columns are not in order"
+        raise UnreadableError(f"evidence: {fault}; expected {', '.join(layout.columns)}")
+    tokens, width = len(evidence.token_ids), len(layout.columns)
+    wanted = {"chosen": (tokens,), "belief": (tokens, width), "sampler": (tokens, width)}
+    for name, shape in wanted.items():
+        array = getattr(evidence, name)
+        if name == "sampler" and array is None:
+            continue
+        if array.shape != shape or array.dtype != np.float16:
+            raise UnreadableError(
+                f"evidence: {name} is {array.dtype} {array.shape}, expected float16 {shape}"
+            )
+    if len(evidence.offsets) != tokens:
+        raise UnreadableError(f"evidence: {len(evidence.offsets)} offsets for {tokens} tokens")
+    if layout.prefixed and tokens and not evidence.starts:
+        raise UnreadableError("evidence: no sentence start is marked, where prefix tags stand")
+    if any(not 0 <= start < tokens for start in evidence.starts):
+        raise UnreadableError(f"evidence: a sentence starts beyond its {tokens} tokens")
