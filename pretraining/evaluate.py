@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from ..agents.desk.grammar import END, parse_command, task_line
 from ..agents.desk.oracle import Conduct, Judgement, after, conduct, facts_of, judge
@@ -87,7 +87,8 @@ class Subject:
     @classmethod
     def load(cls, folder: Path) -> "Subject":
         """Load an exported model folder in float32."""
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        model.eval()
         return cls(model, Encoder(Tokenizer.from_file(str(folder / "tokenizer.json"))))
 
     @property
