@@ -69,7 +69,7 @@ class Agent(AgentSpec):
             if not isinstance(ledger, Ledger):
                 ledger = await held.enter_async_context(Ledger.open(ledger or settings.db))
             if not isinstance(policy, Policy):
-                policy = policy or self.policy
+                policy = policy or settings.policy or self.policy
             if not isinstance(policy, Policy):
                 policy = Policy.load(policy, engine.info.vocabulary.vocabulary)
             policy.check(engine.info.vocabulary.vocabulary)

@@ -8,8 +8,6 @@ from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import structlog
-
 from ..agents.machines import Work
 from ..agents.operations import Act, Ask, KeepBest, KeepValid, Score, Split, write_prompt
 from ..agents.prompt import Sampling, Special
@@ -21,17 +19,18 @@ from ..gates.control import BAN, Control
 from ..gates.errors import SecateurError
 from ..gates.evidence import Evidence
 from ..gates.gate import StreamGate, decide
-from ..gates.policy import Policy
+from ..gates.policy import Policy, Scope
 from ..gates.verdict import Action, Broken, Judgement
 from .engines.protocol import Engine, EngineError, Request, Token
 from .ledger.events import ModelIntent, ThoughtRecord
 from .ledger.ledger import RunLog
+from .logs import get_logger
 from .posterior import weigh
 from .scheduler import Halt, Spending
 
 __all__ = ["Performer"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +91,12 @@ class Performer:
             line.append(self.thoughts[line[-1].parents[0]])
         return Scene(self.task, parents, tuple(reversed(line)), self.thoughts)
 
-    async def place(self, thought: Thought, index: int, **more: Any) -> Thought:
-        """Record a thought that no model wrote."""
-        await self.log.place(_record(thought, index, **more))
+    async def place(self, thought: Thought, index: int, acted: str | None = None) -> Thought:
+        """Record a thought that no model wrote; ``acted`` names the tool that it comes from."""
+        await self.log.place(replace(_record(thought, index), acted=acted))
         return self._remember(thought)
 
-    # --- asking the model -----------------------------------------------------------------------
+    # --- asking the model --------------------------------------------------------------------------
 
     async def _ask(self, work: Work, operation: Ask) -> Sequence[Thought]:
         scene = self.scene(work.parents)
@@ -161,7 +160,7 @@ class Performer:
             )
         )
         began = time.monotonic()
-        scope = "thought"
+        scope: Scope = "thought"
         try:
             request = Request(tuple(prompt), sampling, seed, controls)
             made = await self._generate(request, attempt)
@@ -189,10 +188,9 @@ class Performer:
         )
         if operation.parse is not None and thought.lives:
             thought = _parsed(thought, operation.parse)
-        record = _record(
-            thought,
-            work.index,
-            text=made.text,
+        record = replace(
+            _record(thought, work.index),
+            text=made.text,  # unstripped, as the evidence's offsets count
             evidence=evidence,
             latency_s=time.monotonic() - began,
             scope=scope,
@@ -220,7 +218,7 @@ class Performer:
                     break
         return _Generation(tuple(tokens), gate.evidence(), judgement)
 
-    def _decide(self, evidence: Evidence, scope: str, attempt: int) -> Judgement:
+    def _decide(self, evidence: Evidence, scope: Scope, attempt: int) -> Judgement:
         return decide(
             self.policy,
             evidence,
@@ -233,7 +231,7 @@ class Performer:
     def _wants_posterior(self) -> bool:
         return any(rule.reading == "posterior" for rule in self.policy.rules_for(self.context))
 
-    # --- operations without a model ---------------------------------------------------------------
+    # --- operations without a model ----------------------------------------------------------------
     # A user's function may raise anything: it fails its own branch, with its reason, and no other.
 
     async def _score(self, work: Work, operation: Score) -> Sequence[Thought]:
@@ -314,7 +312,7 @@ class Performer:
         await self.log.tool_result(thought.id, call.tool, text, ok=True, latency_s=took)
         return [await self.place(replace(thought, text=text), work.index, acted=call.tool)]
 
-    # --- thoughts -----------------------------------------------------------------------------------
+    # --- thoughts ----------------------------------------------------------------------------------
 
     def _made(
         self,
@@ -374,7 +372,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {line}"
 
 
-def _record(thought: Thought, index: int, **more: Any) -> ThoughtRecord:
+def _record(thought: Thought, index: int) -> ThoughtRecord:
     return ThoughtRecord(
         id=thought.id,
         parents=thought.parents,
@@ -389,5 +387,5 @@ def _record(thought: Thought, index: int, **more: Any) -> ThoughtRecord:
         tokens=thought.tokens,
         judgement=thought.judgement,
         reason=thought.reason,
-        **({"text": thought.text} | more),
+        text=thought.text,
     )

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-import structlog
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
@@ -23,13 +22,14 @@ from ..agents.tool import Workspace
 from ..gates.policy import Policy
 from .engines.protocol import Engine
 from .ledger.events import RunStart, RunStatus
-from .ledger.ledger import Ledger, RunLog, new_run_id
+from .ledger.ledger import Ledger, new_run_id
+from .logs import get_logger
 from .performer import Performer
 from .scheduler import Halt, Spending, grow
 
 __all__ = ["RunResult", "Session", "perform_run"]
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class RunState(TypedDict, total=False):
@@ -96,9 +96,7 @@ class Session:
     kept: tuple[Thought, ...] = ()
     answer: str | None = None
     value: Any = None
-    log: RunLog | None = None
     performer: Performer | None = None
-    root: Thought | None = None
 
     def graph(self) -> CompiledStateGraph[RunState, Any, Any, Any]:
         """The run as a compiled LangGraph graph."""
@@ -115,6 +113,13 @@ class Session:
         return shell.compile(checkpointer=InMemorySaver())
 
     @property
+    def admitted(self) -> Performer:
+        """What performs the run's work, from ``admit`` on."""
+        if self.performer is None:
+            raise RuntimeError("the run is not admitted yet")
+        return self.performer
+
+    @property
     def folder(self) -> Path:
         """Where the run's tools act."""
         return self.sandbox or Path("sandbox") / self.run
@@ -125,7 +130,7 @@ class Session:
         workspace = Workspace(self.folder.absolute())
         if self.agent.prepare is not None:
             self.agent.prepare(workspace, self.task, self.seed)
-        self.log = await self.ledger.start(
+        log = await self.ledger.start(
             RunStart(
                 run=self.run,
                 agent=self.agent.name,
@@ -141,7 +146,7 @@ class Session:
             agent=self.agent,
             policy=self.policy,
             engine=self.engine,
-            log=self.log,
+            log=log,
             spending=Spending(self.agent.budget, self.agent.sampling),
             workspace=workspace,
             task=self.task,
@@ -151,7 +156,7 @@ class Session:
         )
         id = thought_id("task", (), prompt=[self.task, self.seed], model=self.engine.info.model)
         root = Thought(id=id, operation="task", kind="task", text=self.task, value=self.value)
-        self.root = await self.performer.place(root, 0)
+        await self.performer.place(root, 0)
         return {"run": self.run, "cursor": 1}
 
     def read_task(self) -> None:
@@ -166,13 +171,14 @@ class Session:
 
     async def grow(self, state: RunState) -> RunState:
         """Grow the graph of thoughts with the ready-queue scheduler."""
-        assert self.performer is not None and self.root is not None
+        performer = self.admitted
+        root, *_ = performer.thoughts.values()
         try:
             grown = await grow(
                 self.agent.plan,
-                self.root,
-                self.performer.perform,
-                self.performer.spending,
+                root,
+                performer.perform,
+                performer.spending,
                 regrow=self.policy.regrow == "ban",
             )
             self.kept = grown.kept
@@ -182,7 +188,7 @@ class Session:
         except Halt as halt:
             self.status = RunStatus.HALTED
             self.reason = f"thought {halt.thought.id} reached a rule whose action is halt"
-        thoughts = self.performer.thoughts
+        thoughts = performer.thoughts
         waiting = [t.id for t in thoughts.values() if t.status is Status.ESCALATED]
         if self.status is RunStatus.DONE and not self.kept:
             self.status = RunStatus.ESCALATED if waiting else RunStatus.EMPTY
@@ -198,18 +204,17 @@ class Session:
 
     async def deliver(self, state: RunState) -> RunState:
         """Close the run in the ledger with its result."""
-        assert self.performer is not None and self.log is not None
         if self.kept:
             best = self.kept[0]
-            scene = self.performer.scene((best,))
+            scene = self.admitted.scene((best,))
             self.answer = best.text if self.agent.answer is None else self.agent.answer(scene)
         await self.finish()
         return {"status": self.status.value}
 
     async def finish(self) -> None:
         """Write the run's last event."""
-        if self.log is not None:
-            await self.log.finish(self.status, self.answer or self.reason)
+        if self.performer is not None:
+            await self.performer.log.finish(self.status, self.answer or self.reason)
 
 
 async def perform_run(session: Session) -> RunResult:

@@ -1,15 +1,13 @@
 """The command line: one module for each group of commands."""
 
-import logging
 import sys
-from typing import Any
 
-import structlog
 import typer
 from typer.exceptions import TyperException
 
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
+from ..logs import show_logs
 from . import audit, db, policy, run
 
 __all__ = ["app", "main"]
@@ -32,27 +30,7 @@ app.add_typer(db.app, name="db")
 def _settle(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step to stderr."),
 ) -> None:
-    configure_logs(verbose)
-
-
-def configure_logs(verbose: bool) -> None:
-    """Structured logs on stderr, with run and thought ids; quiet below warnings unless verbose."""
-    processors: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if sys.stderr.isatty():
-        processors.append(structlog.dev.ConsoleRenderer())
-    else:
-        processors.append(structlog.processors.JSONRenderer())
-    structlog.configure(
-        processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.INFO if verbose else logging.ERROR
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
+    show_logs(verbose)
 
 
 def main() -> None:

@@ -1,0 +1,34 @@
+"""Structured logs: structlog's context and JSON over the standard library's levels and handlers.
+
+A program that embeds Secateur decides with ``logging`` what is shown; nothing is by default below
+warnings. Every line carries the run's id, and the thought's where there is one.
+"""
+
+import logging
+import sys
+
+import structlog
+
+__all__ = ["get_logger", "show_logs"]
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger that renders one JSON object a line, with the bound run and thought."""
+    return structlog.wrap_logger(
+        logging.getLogger(name),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            structlog.stdlib.add_logger_name,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+    )
+
+
+def show_logs(verbose: bool) -> None:
+    """For the command line: everything on stderr when ``verbose``, else errors only."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    logging.getLogger("secateur").setLevel(logging.INFO if verbose else logging.ERROR)
