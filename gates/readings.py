@@ -106,7 +106,9 @@ class Meter:
         peak, cusum = self.values[Reading.PEAK], self.values[Reading.CUSUM]
         drift = self._drift
         for tag, gain in enumerate(self.layout.gains):
-            p = min(1.0, believed[tag] * gain)
+            p = believed[tag] * gain
+            if p > 1.0:
+                p = 1.0
             if p > peak[tag]:
                 peak[tag] = p
                 self._spans[Reading.PEAK][tag] = (now, now + 1)
@@ -127,12 +129,14 @@ class Meter:
         survival = math.exp(self._log_survival[index])
         total = 0.0
         for tag in self.layout.rivals[index]:
-            hazard = min(hazards[tag], _CERTAIN)
+            hazard = hazards[tag]
+            if hazard > _CERTAIN:
+                hazard = _CERTAIN
             share = survival * hazard
             if share > self._most[tag]:
                 self._most[tag] = share
                 self._spans[Reading.OPENED][tag] = (now, now + 1)
-            opened[tag] = min(1.0, opened[tag] + share)
+            opened[tag] += share
             self._own_log_survival[tag] += math.log1p(-hazard)
             total += hazard
         self._log_survival[index] += math.log1p(-min(total, _CERTAIN))
@@ -152,13 +156,15 @@ class Meter:
                 f"token {self.tokens}: {len(logs)} probabilities came for the {len(columns)} "
                 f"columns {', '.join(columns)}"
             )
-        probabilities: list[float] = []
-        for column, log in zip(columns, logs, strict=True):
-            # Written so that NaN, for which every comparison is false, is refused.
-            if not -math.inf < log <= HIGHEST:
-                raise UnreadableError(f"token {self.tokens}: log p of {column} is {log:g}")
-            probabilities.append(math.exp(log) if log < 0 else 1.0)
-        if not sum(probabilities) <= _MOST:
+        # The sum shows NaN and -inf, for which comparisons with the maximum are silent.
+        highest = max(logs)
+        if not -math.inf < sum(logs) or not highest <= HIGHEST:
+            bad = next(i for i, log in enumerate(logs) if not -math.inf < log <= HIGHEST)
+            raise UnreadableError(f"token {self.tokens}: log p of {columns[bad]} is {logs[bad]:g}")
+        probabilities = list(map(math.exp, logs))
+        if highest > 0:
+            probabilities = [min(p, 1.0) for p in probabilities]
+        if sum(probabilities) > _MOST:
             raise UnreadableError(
                 f"token {self.tokens}: the tags' probabilities sum to {sum(probabilities):g}"
             )
@@ -181,7 +187,11 @@ class Meter:
         worst = _posterior(finished) if finished is not None and finished.weighed else None
         for tag, name in enumerate(self.layout.tags):
             scores = {
-                reading: Score(values[tag], *self._spans[reading][tag])
+                # Rounding may lift a sum of shares above 1 by some 1e-16.
+                reading: Score(
+                    min(values[tag], 1.0) if reading.probability else values[tag],
+                    *self._spans[reading][tag],
+                )
                 for reading, values in self.values.items()
             }
             if finished is not None:
