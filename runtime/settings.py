@@ -29,7 +29,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SECATEUR_", toml_file=_FILE, extra="forbid", frozen=True
+        env_prefix="SECATEUR_",
+        env_ignore_empty=True,
+        toml_file=_FILE,
+        extra="forbid",
+        frozen=True,
     )
 
     db: str = Field(default="secateur.db", min_length=1)

@@ -1,5 +1,6 @@
 """Finding, creating, checking and migrating a ledger's database."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.event import listens_for
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from . import tables
@@ -68,6 +70,8 @@ def connect(url: str | Path, *, read_only: bool = False) -> Engine:
     def open_file() -> sqlite3.Connection:
         # Never "rwc": a missing file is created on purpose, by open_or_create, or not at all.
         mode = "ro" if read_only else "rw"
+        if read_only and _frozen(path):
+            mode += "&immutable=1"
         found = sqlite3.connect(
             f"{path.as_uri()}?mode={mode}",
             uri=True,
@@ -83,7 +87,7 @@ def connect(url: str | Path, *, read_only: bool = False) -> Engine:
 
     engine = sa.create_engine(where, creator=open_file)
 
-    @sa.event.listens_for(engine, "begin")
+    @listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         # The driver's own BEGIN would come too late to cover DDL and the first read.
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
@@ -156,6 +160,12 @@ def revision_of(engine: Engine, where: URL) -> str | None:
 def config() -> Config:
     """Alembic's configuration, as it is installed with the package."""
     return Config(Path(__file__).parents[2] / "alembic.ini")
+
+
+def _frozen(path: Path) -> bool:
+    """Whether nothing can change beside the file: then SQLite may read it without its locks,
+    which it could not make there (a ledger on a read-only disk)."""
+    return not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
 
 
 def _migrate(connection: Connection, revision: str) -> None:

@@ -10,7 +10,7 @@ from ...gates.verdict import Action
 from .chain import as_text, from_text
 from .events import EventKind
 
-__all__ = ["Change", "changes", "tag_score_rows", "thought_row"]
+__all__ = ["Change", "Derivation", "changes", "tag_score_rows", "thought_row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,12 @@ class Change:
     status: str | None = None
     reason: str | None = None
     score: float | None = None
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that change, with their new values."""
+        new = {"status": self.status, "reason": self.reason, "score": self.score}
+        return {name: value for name, value in new.items() if value is not None}
 
 
 def thought_row(
@@ -105,3 +111,30 @@ def changes(event: Mapping[str, Any]) -> list[Change]:
 def _storable(text: str | None) -> str | None:
     """Without NUL, which PostgreSQL's text cannot hold; the blob and the event keep it."""
     return None if text is None else text.replace("\0", "\ufffd")
+
+
+class Derivation:
+    """The derived rows of one run, made by taking its events in order."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.thoughts: dict[str, dict[str, Any]] = {}
+        self.scores: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def take(self, event: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
+        """Apply one event; ``blobs`` are the bytes by digest.
+
+        Raises ``KeyError`` or ``ValueError`` for an event that cannot be read.
+        """
+        if event["kind"] in (EventKind.JUDGED, EventKind.PLACED):
+            named = from_text(event["blobs"])
+            value = blobs[named["value"]].decode() if "value" in named else None
+            text = blobs[named["text"]].decode()
+            row = thought_row(event, self.agent, text, value)
+            self.thoughts[row["id"]] = row
+            for score in tag_score_rows(event):
+                self.scores[row["id"], score["tag"]] = score
+        for change in changes(event):
+            row = self.thoughts.get(change.thought)
+            if row is not None:
+                row.update(change.columns)
