@@ -44,9 +44,13 @@ class CorpusConfig(BaseModel):
     }  # fmt: skip
 
 
-def document(config: CorpusConfig, number: int) -> tuple[Document, random.Random]:
-    """Document ``number``, and its random stream (from which missed labels are drawn next)."""
+def document(config: CorpusConfig, number: int) -> Document:
+    """Document ``number``, with the configured share of its labels missed."""
     rng = random.Random(f"corpus/{config.seed}/{number}")
+    return _draw(config, number, rng).with_missed(config.missed, rng)
+
+
+def _draw(config: CorpusConfig, number: int, rng: random.Random) -> Document:
     grown = min(1.0, number / config.growing)
     families = list(config.late)
     weights = [
@@ -55,18 +59,16 @@ def document(config: CorpusConfig, number: int) -> tuple[Document, random.Random
     ]
     family = rng.choices(families, weights)[0]
     if family == "desk":
-        return desk_document(rng), rng
+        return desk_document(rng)
     if family == "audit":
-        return audit_document(rng, rng.random() < PRESSED_SHARE), rng
+        return audit_document(rng, rng.random() < PRESSED_SHARE)
     if family not in OPERATIONS:
         raise ValueError(f"no family {family!r}; there are desk, audit, {', '.join(OPERATIONS)}")
     longest = round(config.shortest + grown * (config.longest - config.shortest))
-    return list_document(cast(Operation, family), rng, longest), rng
+    return list_document(cast(Operation, family), rng, longest)
 
 
-def documents(
-    config: CorpusConfig, start: int, count: int
-) -> Iterator[tuple[Document, random.Random]]:
+def documents(config: CorpusConfig, start: int, count: int) -> Iterator[Document]:
     """``count`` documents from number ``start``."""
     for number in range(start, start + count):
         yield document(config, number)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..agents.prompt import Special, Text
 
@@ -40,25 +40,29 @@ class Document:
     lines: tuple[Line, ...]
     meta: dict[str, str] = field(default_factory=dict)
 
-    def pieces(
-        self, missed: float = 0.0, rng: random.Random | None = None
-    ) -> Iterator[tuple[Text | Special, bool]]:
+    def with_missed(self, missed: float, rng: random.Random) -> "Document":
+        """The document as an imperfect tagger leaves it: a share of tagged lines untagged."""
+        if not missed:
+            return self
+        lines = tuple(
+            replace(line, tag=None) if line.tag is not None and rng.random() < missed else line
+            for line in self.lines
+        )
+        return replace(self, lines=lines)
+
+    def pieces(self) -> Iterator[tuple[Text | Special, bool]]:
         """The document as pieces to encode, each with whether the model learns it.
 
-        A tag wraps its whole line, the newline stays outside. ``missed`` is the share of tagged
-        lines that are left untagged (drawn from ``rng``), as an imperfect tagger would.
+        A tag wraps its whole line, the newline stays outside.
         """
         yield Special(BOS), False
         for line in self.lines:
-            tag = line.tag
-            if tag is not None and missed and rng is not None and rng.random() < missed:
-                tag = None
-            if tag is None:
+            if line.tag is None:
                 yield Text(line.text + "\n"), line.learn
                 continue
-            yield Special(open_token(tag)), line.learn
+            yield Special(open_token(line.tag)), line.learn
             yield Text(line.text), line.learn
-            yield Special(close_token(tag)), line.learn
+            yield Special(close_token(line.tag)), line.learn
             yield Text("\n"), line.learn
         yield Special(EOS), True
 

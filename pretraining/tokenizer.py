@@ -40,7 +40,7 @@ def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> To
 
 
 def _plain_text(config: CorpusConfig, sample: int) -> Iterator[str]:
-    for found, _ in documents(config, config.growing, sample):
+    for found in documents(config, config.growing, sample):
         yield "".join(line.text + "\n" for line in found.lines)
 
 

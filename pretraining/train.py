@@ -92,8 +92,8 @@ class Batch:
 def batches(config: TrainConfig, encoder: Encoder, pool: int) -> list[Batch]:
     """The batches of one pool of documents, in the order in which they are trained on."""
     rows: list[tuple[list[int], list[bool]]] = []
-    for found, rng in documents(config.corpus, pool * config.pool, config.pool):
-        ids, learn = encoder.pieces(found.pieces(config.corpus.missed, rng))
+    for found in documents(config.corpus, pool * config.pool, config.pool):
+        ids, learn = encoder.pieces(found.pieces())
         limit = config.architecture.context
         rows.append((ids[:limit], learn[:limit]))
     rows.sort(key=lambda row: len(row[0]))
