@@ -49,7 +49,7 @@ def load_agent(name: str) -> AgentSpec:
         raise AgentError(f"{path}: which agent? write {path}:name; {remedy}")
     if not hasattr(module, attribute):
         raise AgentError(f"{path}: there is no {attribute!r}; {remedy}")
-    raise AgentError(f"{path}: {attribute!r} is no agent but of type {type(found).__name__}; {remedy}")
+    raise AgentError(f"{path}: {attribute!r} is no agent, it is {found!r:.60}; {remedy}")
 
 
 def _import(file: Path) -> ModuleType:

@@ -28,6 +28,12 @@ class Work:
     """The last try after all siblings were pruned: every tag banned."""
     owner: "Leaf" = field(compare=False, repr=False, kw_only=True)
 
+    @property
+    def step(self) -> str:
+        """The operation's name with its number in the plan: two alike operations on the same
+        parents make different thoughts."""
+        return f"{self.path[-2]} {self.operation.name}"
+
 
 @dataclass(slots=True)
 class Growth:
@@ -333,12 +339,17 @@ class RepeatMachine(Group):
 
 
 class PairwiseMachine(Group):
-    """Two thoughts to one, round after round, until one is left; an odd one waits a round."""
+    """Two thoughts to one, round after round, until one is left; an odd one waits a round.
+
+    A round that leaves as many as it found is the last: the inner plan joins nothing.
+    """
 
     def __init__(self, growth: Growth, inner: Startable, number: int) -> None:
         super().__init__(growth)
         self.inner, self.number = inner, number
         self.waiting: list[Thought] = []
+        self.before: int | None = None
+        """How many thoughts the last round began with."""
 
     def push(self, thought: Thought) -> None:
         self.waiting.append(thought)
@@ -355,11 +366,13 @@ class PairwiseMachine(Group):
     def _round(self) -> None:
         thoughts = _in_order(self.waiting)
         self.waiting = []
-        if len(thoughts) < 2:
+        fewer = self.before is None or len(thoughts) < self.before
+        if len(thoughts) < 2 or not fewer:
             for thought in thoughts:
                 self.out(thought)
             self.settle()
             return
+        self.before = len(thoughts)
         pairs = [thoughts[i : i + 2] for i in range(0, len(thoughts) - 1, 2)]
         self.waiting = [thoughts[-1]] if len(thoughts) % 2 else []
         machines = [

@@ -64,7 +64,7 @@ class Folder:
 
     path: Path
 
-    # --- services and keys ----------------------------------------------------------------------
+    # Services and keys
 
     def service(self, name: str) -> Service:
         """How a service stands."""
@@ -82,7 +82,7 @@ class Folder:
         """Store a key."""
         self._write(f"keys/{name}.key", key + "\n")
 
-    # --- files and their copies -----------------------------------------------------------------
+    # Files and their copies
 
     def amounts(self, name: str) -> list[int]:
         """The amounts in a file's rows."""
@@ -108,7 +108,7 @@ class Folder:
     def _rows(self, name: str) -> list[str]:
         return self._read(f"files/{name}.csv").splitlines()
 
-    # --- access and audit -----------------------------------------------------------------------
+    # Access and audit
 
     @property
     def level(self) -> Level:
@@ -138,7 +138,7 @@ class Folder:
         """Mute the audit."""
         self._write("audit/muted", "")
 
-    # --- what was done and said -----------------------------------------------------------------
+    # What was done and said
 
     @property
     def task(self) -> str:

@@ -1,0 +1,367 @@
+"""Plans decide what may happen next; here a pure worker does it, in any order."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from secateur.agents.machines import Growth, Work
+from secateur.agents.operations import Ask, KeepBest, KeepValid, PlanError, Score, Split
+from secateur.agents.plan import (
+    Plan,
+    aggregate,
+    each,
+    generate,
+    keep_best,
+    keep_valid,
+    pairwise,
+    refine,
+    repeat,
+    score,
+    split,
+)
+from secateur.agents.thought import Scene, Status, Thought, thought_id
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
+
+Fate = Callable[[Work], Status]
+
+
+def kept_always(work: Work) -> Status:
+    return Status.KEPT
+
+
+@dataclass
+class Garden:
+    """Grows a plan; what comes of a piece of work depends on its place in the graph alone."""
+
+    fate: Fate = kept_always
+    regrow: bool = False
+    done: list[Work] = field(default_factory=list)
+    made: dict[str, Thought] = field(default_factory=dict)
+
+    def grow(
+        self, plan: Plan, root: str = "root", order: random.Random | None = None
+    ) -> list[Thought]:
+        """The plan's output in the graph's order; ``order`` shuffles which work ends first."""
+        out: list[Thought] = []
+        growth = Growth(self.regrow)
+        machine = plan.start(growth, 0)
+        machine.out = out.append
+        seed = Thought("0" * 16, "task", "task", text=root, value=root)
+        self.made[seed.id] = seed
+        machine.push(seed)
+        machine.close()
+        running = growth.ask()
+        while running:
+            work = running.pop(order.randrange(len(running)) if order else 0)
+            self.done.append(work)
+            growth.tell(work, self.perform(work))
+            running += growth.ask()
+        return sorted(out, key=lambda thought: thought.path)
+
+    def perform(self, work: Work) -> Sequence[Thought]:
+        scene = Scene(work.parents[0].text, work.parents, work.parents, self.made)
+        match work.operation:
+            case Ask(unless=unless) if unless is not None and unless(scene):
+                return work.parents
+            case Ask(name=name):
+                text = name + "(" + ",".join(parent.text for parent in work.parents) + ")"
+                return [self._new(work, work.index, text, self.fate(work))]
+            case Score(by=by):
+                return [replace(work.parents[0], score=by(scene))]
+            case KeepBest(n=n, lowest=lowest):
+                sign = 1 if lowest else -1
+                ranked = sorted(work.parents, key=lambda t: sign * (t.score or 0))
+                return ranked[:n]
+            case KeepValid(by=by):
+                return work.parents if by(scene) else []
+            case Split(by=by):
+                return [
+                    self._new(work, i, text, Status.KEPT, (*work.path, i))
+                    for i, (text, _) in enumerate(by(scene))
+                ]
+            case other:
+                raise AssertionError(other)
+
+    def _new(
+        self, work: Work, index: int, text: str, status: Status, path: tuple[int, ...] = ()
+    ) -> Thought:
+        parents = tuple(parent.id for parent in work.parents)
+        id = thought_id(work.step, parents, index=index, prompt=str(work.banned))
+        thought = Thought(
+            id,
+            work.operation.name,
+            work.operation.kind,
+            parents,
+            path or work.path,
+            text=text,
+            status=status,
+        )
+        self.made[id] = thought
+        return thought
+
+    def count(self, name: str) -> int:
+        return sum(work.operation.name == name for work in self.done)
+
+
+def letters(scene: Scene) -> list[tuple[str, str]]:
+    return [(letter, letter) for letter in scene.text]
+
+
+def by_place(scene: Scene) -> float:
+    """Any number that depends on the thought alone."""
+    return int(scene.parents[0].id, 16) % 97
+
+
+def test_generate_makes_n_children_with_places_of_their_own() -> None:
+    kept = Garden().grow(generate("", n=3, name="g"))
+    assert [thought.path for thought in kept] == [(0, 0), (0, 1), (0, 2)]
+    assert len({thought.id for thought in kept}) == 3
+
+
+def test_a_chain_feeds_every_thought_to_the_next_operation() -> None:
+    garden = Garden()
+    kept = garden.grow(generate("", n=2, name="a") >> generate("", n=3, name="b"))
+    assert [t.text for t in kept] == ["b(a(root))"] * 6
+    assert (garden.count("a"), garden.count("b")) == (2, 6)
+
+
+def test_aggregate_waits_for_all_parents_and_takes_them_in_the_graphs_order() -> None:
+    plan = split(letters) >> aggregate("", name="join")
+    for seed in range(5):
+        kept = Garden().grow(plan, "cab", random.Random(seed))
+        assert [t.text for t in kept] == ["join(c,a,b)"]
+
+
+def test_keep_best_keeps_the_highest_and_with_lowest_the_lowest() -> None:
+    def size(scene: Scene) -> float:
+        return ord(scene.text)
+
+    plan = split(letters) >> score(size)
+    assert [t.text for t in Garden().grow(plan >> keep_best(2), "dabc")] == ["d", "c"]
+    assert [t.text for t in Garden().grow(plan >> keep_best(1, lowest=True), "dabc")] == ["a"]
+
+
+def test_each_keeps_the_best_of_every_parents_own_children() -> None:
+    attempts = generate("", n=3, name="g") >> score(by_place) >> keep_best(1)
+    together = Garden().grow(split(letters) >> attempts, "abc")
+    apart = Garden().grow(split(letters) >> each(attempts), "abc")
+    assert len(together) == 1
+    assert [t.text for t in apart] == ["g(a)", "g(b)", "g(c)"]
+
+
+def test_pairwise_joins_until_one_is_left_and_an_odd_one_waits() -> None:
+    merged = split(letters) >> pairwise(aggregate("", name="m"))
+    assert [t.text for t in Garden().grow(merged, "abcd")] == ["m(m(a,b),m(c,d))"]
+    assert [t.text for t in Garden().grow(merged, "abc")] == ["m(m(a,b),c)"]
+    assert [t.text for t in Garden().grow(merged, "a")] == ["a"]
+
+
+def test_a_pairwise_that_joins_nothing_ends() -> None:
+    garden = Garden()
+    kept = garden.grow(split(letters) >> pairwise(keep_valid(lambda scene: True)), "abcd")
+    assert [t.text for t in kept] == ["a", "b", "c", "d"]
+    assert len(garden.done) == 5
+
+
+def test_both_branches_get_every_thought_and_a_merge_follows() -> None:
+    plan = split(letters) >> (generate("", name="x") & generate("", name="y"))
+    kept = Garden().grow(plan >> aggregate("", name="join"), "ab")
+    assert [t.text for t in kept] == ["join(x(a),y(a),x(b),y(b))"]
+
+
+def test_a_thought_that_two_branches_pass_through_counts_once() -> None:
+    same = keep_valid(lambda scene: True, name="pass")
+    garden = Garden()
+    kept = garden.grow(split(letters) >> (same & same) >> generate("", name="g"), "ab")
+    assert [t.text for t in kept] == ["g(a)", "g(b)"]
+
+
+def test_refine_passes_a_good_thought_through_unasked() -> None:
+    plan = split(letters) >> refine("", unless=lambda scene: scene.text == "a", n=2, name="fix")
+    assert [t.text for t in Garden().grow(plan >> keep_best(9), "ab")] == ["a", "fix(b)", "fix(b)"]
+
+
+def test_repeat_stops_when_a_thought_is_good_or_the_rounds_are_spent() -> None:
+    step = generate("", name="g")
+    until = repeat(step, until=lambda thought: thought.text.count("g") == 2, at_most=9)
+    assert [t.text for t in Garden().grow(until)] == ["g(g(root))"]
+    spent = repeat(step, until=lambda thought: False, at_most=3)
+    assert [t.text for t in Garden().grow(spent)] == ["g(g(g(root)))"]
+
+
+def test_a_round_that_passes_its_thought_through_is_not_repeated_for_ever() -> None:
+    garden = Garden()
+    same = keep_valid(lambda scene: True, name="pass")
+    assert len(garden.grow(repeat(same, until=lambda thought: False, at_most=100))) == 1
+    assert garden.count("pass") == 1
+
+
+# Pruned branches
+
+
+def pruned_below(limit: int) -> Fate:
+    """Children with an index below ``limit`` are pruned."""
+    return lambda work: Status.PRUNED if work.index < limit else Status.KEPT
+
+
+def test_nothing_grows_below_a_pruned_thought() -> None:
+    garden = Garden(fate=pruned_below(1))
+    kept = garden.grow(generate("", n=2, name="a") >> keep_best(5) >> keep_valid(letters))
+    assert [t.path for t in kept] == [(0, 1)]
+    assert all(parent.lives for work in garden.done for parent in work.parents)
+
+
+def test_a_spare_child_replaces_a_pruned_one() -> None:
+    garden = Garden(fate=pruned_below(2))
+    kept = garden.grow(generate("", n=1, spare=3, name="g"))
+    assert [t.path for t in kept] == [(0, 2)]
+    assert garden.count("g") == 3
+
+
+def test_spare_children_are_not_asked_for_when_nothing_is_lost() -> None:
+    garden = Garden()
+    garden.grow(generate("", n=2, spare=3, name="g"))
+    assert garden.count("g") == 2
+
+
+def test_a_failed_child_is_replaced_but_never_regrown_with_a_ban() -> None:
+    garden = Garden(fate=lambda work: Status.FAILED, regrow=True)
+    assert garden.grow(generate("", n=1, spare=2, name="g")) == []
+    assert [work.banned for work in garden.done] == [False, False, False]
+
+
+def test_a_barren_node_is_regrown_once_with_the_tags_banned() -> None:
+    def fate(work: Work) -> Status:
+        return Status.KEPT if work.banned else Status.PRUNED
+
+    garden = Garden(fate=fate, regrow=True)
+    assert len(garden.grow(generate("", n=2, spare=1, name="g"))) == 1
+    assert [work.banned for work in garden.done] == [False, False, False, True]
+
+
+def test_a_regrown_child_that_is_pruned_too_is_given_up() -> None:
+    garden = Garden(fate=lambda work: Status.PRUNED, regrow=True)
+    assert garden.grow(generate("", n=2, name="g")) == []
+    assert garden.count("g") == 3
+
+
+def test_without_regrow_a_barren_node_is_given_up() -> None:
+    garden = Garden(fate=lambda work: Status.PRUNED, regrow=False)
+    assert garden.grow(generate("", n=2, name="g")) == []
+    assert garden.count("g") == 2
+
+
+def test_a_node_that_waits_for_a_person_is_not_regrown() -> None:
+    garden = Garden(fate=lambda work: Status.ESCALATED, regrow=True)
+    assert garden.grow(generate("", n=1, spare=3, name="g")) == []
+    assert garden.count("g") == 1
+
+
+def test_a_merge_goes_on_with_the_parents_that_survived() -> None:
+    garden = Garden(fate=pruned_below(1))
+    kept = garden.grow(generate("", n=3, name="g") >> keep_best(9, name="k"))
+    assert [t.path for t in kept] == [(0, 1), (0, 2)]
+
+
+# Any order
+
+single = st.sampled_from(
+    [
+        aggregate("", name="join"),
+        generate("", name="one"),
+        score(by_place) >> keep_best(1),
+    ]
+)
+leaves = st.one_of(
+    st.builds(
+        lambda n, spare: generate("", n=n, spare=spare, name=f"g{n}{spare}"),
+        st.integers(1, 2),
+        st.integers(0, 2),
+    ),
+    single,
+    st.just(split(lambda scene: [("l", 0), ("r", 1)], name="halves")),
+    st.just(keep_valid(lambda scene: by_place(scene) > 20, name="above 20")),
+    st.just(refine("", unless=lambda scene: by_place(scene) > 50, name="fix")),
+)
+plans = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda a, b: a >> b, inner, inner),
+        st.builds(lambda a, b: a & b, inner, inner),
+        st.builds(each, inner),
+        st.builds(pairwise, single),
+        st.builds(
+            lambda a: repeat(a, until=lambda t: by_place(Scene("", (t,), ())) > 80, at_most=2),
+            inner,
+        ),
+    ),
+    max_leaves=5,
+)
+
+
+def by_chance(work: Work) -> Status:
+    """A third is pruned and a few fail, as the place in the graph has it."""
+    draw = random.Random(f"{work.path} {work.banned}").random()
+    return Status.PRUNED if draw < 0.3 else Status.FAILED if draw < 0.4 else Status.KEPT
+
+
+@given(plan=plans, order=st.randoms(use_true_random=False), regrow=st.booleans())
+def test_what_grows_does_not_depend_on_the_order_in_which_work_ends(
+    plan: Plan, order: random.Random, regrow: bool
+) -> None:
+    straight, shuffled = Garden(by_chance, regrow), Garden(by_chance, regrow)
+    kept = straight.grow(plan)
+    assert [t.id for t in shuffled.grow(plan, order=order)] == [t.id for t in kept]
+    assert {_mark(w) for w in shuffled.done} == {_mark(w) for w in straight.done}
+    assert len(shuffled.done) == len(straight.done)
+    assert shuffled.made == straight.made
+
+
+def _mark(work: Work) -> tuple[object, ...]:
+    parents = tuple(parent.id for parent in work.parents)
+    return work.operation.name, parents, work.path, work.index, work.banned
+
+
+@given(plan=plans)
+def test_thoughts_have_paths_of_their_own(plan: Plan) -> None:
+    garden = Garden(by_chance)
+    garden.grow(plan)
+    paths = [thought.path for thought in garden.made.values()]
+    assert len(set(paths)) == len(paths)
+
+
+# Plans put together wrongly
+
+
+def test_a_plan_composes_with_plans_only() -> None:
+    with pytest.raises(PlanError, match="wrap the function"):
+        generate("hello") >> len  # pyright: ignore[reportOperatorIssue]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: generate("x", n=0), "n of at least 1"),
+        (lambda: generate("{tsk}"), r"\{tsk\}.*\{task\}"),
+        (lambda: generate("{task"), "template is broken"),
+        (lambda: generate(3), "is a int; give a template or a function"),  # pyright: ignore
+        (lambda: keep_best(0), "keep at least 1"),
+        (lambda: repeat(generate("x"), until=bool, at_most=0), "at least 1 round"),
+    ],
+)
+def test_a_wrong_operation_is_refused_with_the_remedy(make: Callable[[], Plan], says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        make()
+
+
+def test_a_plan_names_its_operations_after_the_users_functions() -> None:
+    plan = split(letters) >> score(by_place) >> keep_best(2)
+    assert [step.name for step in plan.steps()] == [
+        "split letters",
+        "score by place",
+        "keep best 2",
+    ]
