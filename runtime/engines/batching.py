@@ -86,11 +86,11 @@ class Row:
         id_ = self.last = drawn.id
         self._count += 1
         sampling = self.request.sampling
-        full = self._count >= sampling.max_tokens
-        text = self._text.push(id_, last=full)
+        ended, full = id_ in self._checkpoint.eos, self._count >= sampling.max_tokens
+        text = self._text.push(id_, last=ended or full)
         self._tail += text
         finish: Literal["stop", "length"] | None = None
-        if id_ in self._checkpoint.eos or any(stop in self._tail for stop in sampling.stop):
+        if ended or any(stop in self._tail for stop in sampling.stop):
             finish = "stop"
         elif full:
             finish = "length"

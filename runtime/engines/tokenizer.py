@@ -149,10 +149,14 @@ class TextStream:
         self._pending: list[int] = []
 
     def push(self, token: int, *, last: bool = False) -> str:
-        """What ``token`` adds to the text; with ``last`` unfinished characters are written out."""
-        if self._tokenizer.is_special(token):
+        """What ``token`` adds to the text: nothing for a special token.
+
+        With ``last``, bytes that never became a character are written out as decoders do.
+        """
+        if not self._tokenizer.is_special(token):
+            self._pending.append(token)
+        elif not last:
             return ""
-        self._pending.append(token)
         behind = self._tokenizer.decode(self._before) if self._before else ""
         text = self._tokenizer.decode([*self._before, *self._pending])
         if text.endswith(_INCOMPLETE) and not last:

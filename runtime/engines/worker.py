@@ -24,6 +24,10 @@ _PATIENCE = 1.0
 _PASS_TOKENS = 16_384
 _PASS_LOGITS = 2**25
 """Most tokens and most logits of one pass over given texts: what bounds its memory."""
+_SMALL = 20_000_000
+"""Parameters below which a CPU model runs on one core. Its matrices are too small to share: a
+second core gains little when it is free, and costs up to 30 times when other work holds it,
+because every one of some hundred kernels a step waits for both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,9 @@ class Worker:
     def _run(self) -> None:
         reason = "the local engine is closed; load it again"
         try:
+            parameters = list(self._checkpoint.model.parameters())
+            if parameters[0].device.type == "cpu" and sum(p.numel() for p in parameters) < _SMALL:
+                torch.set_num_threads(1)
             with torch.inference_mode():
                 while self._gather():
                     self._turn()
