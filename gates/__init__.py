@@ -1,1 +1,54 @@
+"""What tags mean and when to cut: evidence to readings, readings and policy to a verdict.
 
+Pure: no I/O beyond reading a policy or vocabulary file, no clock, no model. Needs pydantic and
+numpy, so that it runs inside a model server.
+"""
+
+from .calibration import Calibration
+from .control import ALLOW, BAN, Control, forced_ids, logit_bias
+from .errors import PolicyError, SecateurError, UnreadableError, VocabularyError
+from .evidence import Evidence, SentenceScore
+from .gate import StreamGate, decide
+from .policy import ContextOverride, Policy, Rule, Scope, TagSetting
+from .posterior import NEGLIGIBLE, negligible
+from .reading import Reading
+from .readings import Score, read
+from .verdict import Action, Broken, Crossing, Judgement, Verdict
+from .vocabulary import Band, BoundVocabulary, Scheme, Tag, Vocabulary
+
+__all__ = [
+    "ALLOW",
+    "BAN",
+    "NEGLIGIBLE",
+    "Action",
+    "Band",
+    "BoundVocabulary",
+    "Broken",
+    "Calibration",
+    "ContextOverride",
+    "Control",
+    "Crossing",
+    "Evidence",
+    "Judgement",
+    "Policy",
+    "PolicyError",
+    "Reading",
+    "Rule",
+    "Scheme",
+    "Scope",
+    "Score",
+    "SecateurError",
+    "SentenceScore",
+    "StreamGate",
+    "Tag",
+    "TagSetting",
+    "UnreadableError",
+    "Verdict",
+    "Vocabulary",
+    "VocabularyError",
+    "decide",
+    "forced_ids",
+    "logit_bias",
+    "negligible",
+    "read",
+]

@@ -138,13 +138,14 @@ class StreamGate:
         )
 
     def _take(self, token: TokenLike) -> Verdict | None:
+        length = len(token.text)
         row, sampler_row, fault = self._pack(token)
         starts = self._sentences is not None and self._sentences.step(token.id, token.text)
         if starts:
             self._starts.append(len(self._ids))
         self._ids.append(token.id)
         self._offsets.append(self._length)
-        self._length += len(token.text)
+        self._length += length
         self._rows += row
         self._sampler_rows += sampler_row
         if fault is not None:

@@ -64,7 +64,9 @@ def _read_yaml(text: str, source: str, places: Places) -> Any:
     def read(node: yaml.Node, where: tuple[str | int, ...]) -> Any:
         line = node.start_mark.line + 1
         if any(node is known for known in seen):
-            raise refuse(line, "aliases are not read in a policy; write the value out")
+            raise refuse(
+                line, "an alias repeats this value; a policy has none, so write it out twice"
+            )
         seen.append(node)
         places[where] = f"{source}:{line}"
         if isinstance(node, yaml.MappingNode):

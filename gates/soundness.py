@@ -85,11 +85,10 @@ def _check_rules(
     """Refuse rules that can fire in none of ``contexts``, with ``rivals`` in force beside them."""
     for index, rule in enumerate(rules):
         here = (*where, index)
-        # Of two equal rules the second is the one to blame.
-        for rival in rivals:
-            if rival is rule:
-                continue
-            if rival == rule and rivals.index(rival) > _position(rule, rivals):
+        place = len(rivals) - len(rules) + index  # A context's own rules stand last.
+        for other, rival in enumerate(rivals):
+            # Of two equal rules the second is the one to blame.
+            if other == place or (rival == rule and other > place):
                 continue
             if _covers(rival, rule):
                 raise PolicyError(
@@ -120,10 +119,6 @@ def _check_rules(
                     f"{calibration.top:g}; lower the threshold",
                     here,
                 )
-
-
-def _position(rule: Rule, rules: tuple[Rule, ...]) -> int:
-    return next(index for index, known in enumerate(rules) if known is rule)
 
 
 def _covers(rival: Rule, rule: Rule) -> bool:
@@ -177,7 +172,8 @@ def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None
 
 def explain(error: ValidationError, top: type[BaseModel]) -> PolicyError:
     """The first fault that pydantic found, in one line that names the remedy."""
-    fault = error.errors()[0]
+    # A misspelt key also leaves one missing; the misspelling is what the reader can mend.
+    fault = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     where: Path = fault["loc"]
     details = fault.get("ctx", {})
     match fault["type"]:

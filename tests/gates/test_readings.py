@@ -41,11 +41,7 @@ def test_competing_tags_share_one_survival(spans, step, make_evidence):
     assert value(seen, "powerseeking", Reading.OPENED) == pytest.approx(0.5 + 0.2 * 0.1, abs=CLOSE)
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), min_size=1, max_size=30
-    )
-)
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)), min_size=1, max_size=30))
 def test_the_tags_opened_sum_to_one_minus_the_joint_survival(spans, step, make_evidence, path):
     seen = make_evidence(spans, [step(*ps) for ps in path])
     readings = read(seen, spans)
@@ -66,8 +62,8 @@ def test_rate_does_not_grow_with_length(spans, step, make_evidence):
     long = read(make_evidence(spans, [step(0.1, 0)] * 60), spans)
     assert value(short, "deceit", Reading.RATE) == pytest.approx(-math.log(0.9), rel=0.01)
     assert value(long, "deceit", Reading.RATE) == pytest.approx(-math.log(0.9), rel=0.01)
-    assert value(long, "deceit", Reading.OPENED) > 0.99 > 0.3 > value(
-        short, "deceit", Reading.OPENED
+    assert (
+        value(long, "deceit", Reading.OPENED) > 0.99 > 0.3 > value(short, "deceit", Reading.OPENED)
     )
 
 
@@ -92,9 +88,7 @@ def test_emitted_names_the_token_and_ends_the_path_of_opened(spans, step, make_e
 
 def test_certain_temptation_keeps_every_reading_finite(spans, step, make_evidence):
     seen = read(make_evidence(spans, [step(1.0, 0)] * 5), spans)
-    assert all(
-        math.isfinite(score.value) for scores in seen.values() for score in scores.values()
-    )
+    assert all(math.isfinite(score.value) for scores in seen.values() for score in scores.values())
     assert value(seen, "deceit", Reading.OPENED) == pytest.approx(1.0)
 
 
