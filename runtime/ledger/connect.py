@@ -25,7 +25,7 @@ __all__ = [
     "open_existing",
     "open_or_create",
     "place",
-    "revision_of",
+    "revision",
     "upgrade",
 ]
 
@@ -137,7 +137,7 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
     _must_be_there(where)
     engine = connect(url)
     try:
-        before = revision_of(engine, where)
+        before = _revision(engine, where)
         if before is not None and not _known(before):
             raise LedgerError(_newer(where, before))
         with _explained(where), engine.begin() as connection:
@@ -149,8 +149,18 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
         engine.dispose()
 
 
-def revision_of(engine: Engine, where: URL) -> str | None:
-    """The revision that a database says it is at; None where it does not say."""
+def revision(url: str | Path) -> str | None:
+    """The revision that an existing ledger is at; None where it does not say."""
+    where = address(url)
+    _must_be_there(where)
+    engine = connect(url, read_only=True)
+    try:
+        return _revision(engine, where)
+    finally:
+        engine.dispose()
+
+
+def _revision(engine: Engine, where: URL) -> str | None:
     with _explained(where), engine.connect() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return None
@@ -175,7 +185,7 @@ def _migrate(connection: Connection, revision: str) -> None:
 
 
 def _check_revision(engine: Engine, where: URL) -> None:
-    found = revision_of(engine, where)
+    found = _revision(engine, where)
     if found == tables.HEAD:
         return
     if found is None:

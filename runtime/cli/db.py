@@ -1,0 +1,59 @@
+"""``secateur db``: the ledger's own database."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from ..ledger import connect, integrity, tables
+from ..settings import Settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Look after the ledger's database.", no_args_is_help=True)
+
+DbOption = Annotated[
+    str | None,
+    typer.Option("--db", help="The ledger: a path or a database URL. Else SECATEUR_DB."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def current(db: DbOption = None, json_: JsonOption = False) -> None:
+    """Say which revision the ledger is at, and which one this version needs."""
+    url = db or Settings().db
+    found = connect.revision(url)
+    if json_:
+        print(json.dumps({"db": url, "revision": found, "needed": tables.HEAD}))
+    else:
+        state = "up to date" if found == tables.HEAD else f"this version needs {tables.HEAD}"
+        print(f"{url}: revision {found or 'none'}, {state}")
+
+
+@app.command()
+def upgrade(db: DbOption = None, json_: JsonOption = False) -> None:
+    """Bring the ledger to the revision that this version needs. Nothing recorded is lost."""
+    url = db or Settings().db
+    before, after = connect.upgrade(url)
+    if json_:
+        print(json.dumps({"db": url, "before": before, "after": after}))
+    elif before == after:
+        print(f"{url}: at revision {after} already")
+    else:
+        print(f"{url}: from revision {before or 'none'} to {after}")
+
+
+@app.command()
+def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
+    """Make the tables that are derived (thought, tag_score) anew from the events."""
+    url = db or Settings().db
+    engine = connect.open_existing(url, read_only=False)
+    try:
+        made = integrity.rebuild(engine)
+    finally:
+        engine.dispose()
+    if json_:
+        print(json.dumps({"db": url, "thoughts": made}))
+    else:
+        print(f"{url}: {made} thoughts made anew from their events")

@@ -1,0 +1,107 @@
+"""The ledger's answer to "why", on a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ...agents.thought import Status
+from ...gates.verdict import Verdict
+from ..ledger.rows import Explanation, TokenRow
+from .tree import shortened
+
+__all__ = ["print_why"]
+
+_SHOWN = 24
+"""Tokens that are listed at most: those that tempt most, in their order."""
+_BAR = 20
+
+_COLOURS = {
+    Status.KEPT: "green",
+    Status.PRUNED: "red",
+    Status.FAILED: "magenta",
+    Status.ESCALATED: "yellow",
+    Status.DROPPED: "dim",
+}
+_WORDS = {Status.PRUNED: "CUT", Status.ESCALATED: "WAITS FOR A PERSON"}
+
+
+def print_why(found: Explanation, console: Console) -> None:
+    """Verdict, rule, text, tokens, the way out, and what came next."""
+    thought, run = found.thought, found.run
+    word = _WORDS.get(thought.status, thought.status.value.upper())
+    console.print(Text.assemble((word, f"bold {_COLOURS[thought.status]}"), f"  {found.summary}"))
+    console.print()
+    facts = {
+        "thought": f"{thought.id} ({thought.operation}, attempt {thought.attempt})",
+        "run": f"{run.run}: {run.agent}, seed {run.seed}, model {run.model}",
+        "task": run.task,
+        "policy": f"{run.policy} ({run.policy_digest[:12]})"
+        + (f" in context {run.context}" if run.context else ""),
+        "rule": "none" if found.rule is None else str(found.rule),
+        "wrote": thought.text.strip() or "nothing",
+        "reason": thought.reason or "",
+        "also in": ", ".join(found.also_in),
+    }
+    for name, value in facts.items():
+        if value:
+            console.print(Text.assemble((f"{name:>8}  ", "bold"), value))
+    tag = _tag(found)
+    if tag is not None:
+        console.print()
+        console.print(_tokens(found.tokens, tag))
+    if isinstance(thought.judgement, Verdict) and thought.judgement.scores:
+        console.print()
+        console.print(_scores(thought.judgement))
+    console.print()
+    for loosening in found.passes_if:
+        console.print(Text.assemble(("would have passed with  ", "bold"), str(loosening)))
+    console.print(Text.assemble(("what came next  ", "bold"), found.next))
+    for row in found.siblings:
+        console.print(
+            Text.assemble(
+                (f"  {row.status.value:>9}  ", _COLOURS[row.status]),
+                f"{row.id[:8]}  {shortened(row.text or row.reason or '', 70)}",
+            )
+        )
+
+
+def _tag(found: Explanation) -> str | None:
+    """The tag that decided, or else the one that tempted most."""
+    judgement = found.thought.judgement
+    if isinstance(judgement, Verdict) and judgement.cause is not None:
+        return judgement.cause.tag
+    peaks = {
+        tag: max(token.temptations[tag] for token in found.tokens)
+        for tag in (found.tokens[0].temptations if found.tokens else ())
+    }
+    return max(peaks, key=lambda tag: peaks[tag], default=None)
+
+
+def _tokens(tokens: tuple[TokenRow, ...], tag: str) -> Table:
+    """The tokens with the tag's probability before each, before the controls."""
+    p = [token.temptations[tag] for token in tokens]
+    most = sorted(range(len(tokens)), key=lambda i: (not tokens[i].convicts, -p[i], i))[:_SHOWN]
+    table = Table(box=None, pad_edge=False, show_header=True)
+    table.add_column("token", no_wrap=True)
+    table.add_column(f"p({tag})", justify="right")
+    table.add_column("")
+    for place in sorted(most):
+        shown = Text(repr(tokens[place].text)[1:-1], style="red" if tokens[place].convicts else "")
+        bar = "█" * round(p[place] * _BAR) + (" ◀" if tokens[place].convicts else "")
+        table.add_row(shown, f"{p[place]:.4f}", Text(bar, style="red"))
+    if len(most) < len(tokens):
+        table.add_row(Text(f"… and {len(tokens) - len(most)} that tempt less", "dim"), "", "")
+    return table
+
+
+def _scores(verdict: Verdict) -> Table:
+    """Every reading of every tag."""
+    readings = list(dict.fromkeys(name for tag in verdict.scores.values() for name in tag))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("tag")
+    for reading in readings:
+        table.add_column(str(reading), justify="right")
+    for tag, scores in verdict.scores.items():
+        cells = [f"{scores[name]:.4f}" if name in scores else "" for name in readings]
+        table.add_row(tag, *cells)
+    return table
