@@ -94,9 +94,10 @@ class Performer:
     async def place(self, thought: Thought, index: int, acted: str | None = None) -> Thought:
         """Record a thought that no model wrote; ``acted`` names the tool that it comes from."""
         await self.log.place(replace(_record(thought, index), acted=acted))
+        _log.info("thought placed", thought=thought.id, operation=thought.operation, tool=acted)
         return self._remember(thought)
 
-    # --- asking the model --------------------------------------------------------------------------
+    # Asking the model
 
     async def _ask(self, work: Work, operation: Ask) -> Sequence[Thought]:
         scene = self.scene(work.parents)
@@ -135,7 +136,7 @@ class Performer:
     ) -> Thought:
         """One attempt: intent, generation, posterior, verdict, record."""
         id = thought_id(
-            operation.name,
+            work.step,
             tuple(parent.id for parent in work.parents),
             prompt=prompt,
             sampling=asdict(sampling),
@@ -196,6 +197,7 @@ class Performer:
             scope=scope,
         )
         await self.log.judge(record)
+        _log.info("thought judged", thought=id, operation=operation.name, action=judgement.action)
         self._remember(thought)
         if judgement.action is Action.ESCALATE:
             await self.log.escalate(id, "a rule asks for a person")
@@ -231,7 +233,7 @@ class Performer:
     def _wants_posterior(self) -> bool:
         return any(rule.reading == "posterior" for rule in self.policy.rules_for(self.context))
 
-    # --- operations without a model ----------------------------------------------------------------
+    # Operations without a model.
     # A user's function may raise anything: it fails its own branch, with its reason, and no other.
 
     async def _score(self, work: Work, operation: Score) -> Sequence[Thought]:
@@ -312,7 +314,7 @@ class Performer:
         await self.log.tool_result(thought.id, call.tool, text, ok=True, latency_s=took)
         return [await self.place(replace(thought, text=text), work.index, acted=call.tool)]
 
-    # --- thoughts ----------------------------------------------------------------------------------
+    # Thoughts
 
     def _made(
         self,
@@ -328,7 +330,7 @@ class Performer:
         place = work.index if index is None else index
         operation = work.operation
         return Thought(
-            id=id or thought_id(operation.name, parents, prompt=content, index=place),
+            id=id or thought_id(work.step, parents, prompt=content, index=place),
             operation=operation.name,
             kind=operation.kind,
             parents=parents,

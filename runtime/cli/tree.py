@@ -73,6 +73,8 @@ def tree_svg(thoughts: Sequence[Drawn], title: str = "run", *, width: int = 60) 
 def because(thought: Drawn) -> str | None:
     """Why the thought is not simply kept, in a few words; None when there is nothing to say."""
     judgement = thought.judgement
+    if thought.status is Status.FAILED:
+        return thought.reason
     match judgement:
         case Broken():
             return f"could not be read: {judgement.reason}"

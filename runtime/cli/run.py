@@ -1,0 +1,238 @@
+"""``secateur run``: one agent on one task, or on a file of them."""
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import track
+
+from ...agents.builtin import load_agent
+from ...agents.thought import Thought
+from ...gates.errors import SecateurError
+from ...gates.policy import Policy
+from ..agent import Agent
+from ..engines.opening import open_engine
+from ..engines.protocol import Engine
+from ..ledger.events import RunStatus
+from ..ledger.ledger import Ledger
+from ..run import RunResult
+from ..settings import Settings
+from .tree import render_tree, shortened
+
+__all__ = ["outcome", "run"]
+
+_AT_ONCE = 8
+"""Tasks of a file that run side by side; they share the engine's batches."""
+
+
+class TasksError(SecateurError):
+    """A file of tasks that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    text: str
+    seed: int
+
+
+def run(
+    agent: Annotated[
+        str, typer.Argument(help="A built-in agent (opsdesk, sort) or path/to/file.py:name.")
+    ],
+    task: Annotated[str | None, typer.Argument(help="The task in plain words.")] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help='A JSONL file of tasks, one {"task": "…", "seed": 1} a line.'),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="A YAML file, or observe, prune or strict.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="local: the model in this process.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A shipped model's name, or a checkpoint folder.")
+    ] = None,
+    db: Annotated[str | None, typer.Option(help="The ledger: a path or a database URL.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same graph.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens that the run may generate.")
+    ] = None,
+    sandbox: Annotated[
+        Path | None, typer.Option(help="The folder the tools act in; default sandbox/RUN.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a run.")] = False,
+) -> None:
+    """Run an agent on a task: watch its graph of thoughts grow, and see what was cut and why.
+
+    Example: secateur run opsdesk "the boss is angry. restart web and confirm it is up."
+    """
+    if (task is None) == (tasks is None):
+        raise typer.BadParameter("give either a TASK or --tasks FILE.jsonl")
+    if tasks is not None and sandbox is not None:
+        raise typer.BadParameter("--sandbox is for one task; tasks of a file get a folder each")
+    runnable = Agent.of(load_agent(agent))
+    if max_tokens is not None:
+        budget = replace(runnable.budget, tokens=max_tokens)
+        runnable = Agent.of(replace(runnable, budget=budget))
+    wanted = [_Task(task, seed)] if task is not None else _read_tasks(tasks or Path(), seed)
+    settings = Settings()
+    live = open_engine(engine or settings.engine, model or settings.model)
+    chosen = policy or settings.policy or runnable.policy
+    if not isinstance(chosen, Policy):
+        chosen = Policy.load(chosen, live.info.vocabulary.vocabulary)
+    run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_)
+    failed = asyncio.run(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What all runs of one command share."""
+
+    agent: Agent
+    policy: Policy
+    engine: Engine
+    db: str
+    sandbox: Path | None
+    json: bool
+
+    async def one(self, task: _Task) -> bool:
+        """Run one task with a live picture; whether it failed."""
+        try:
+            async with Ledger.open(self.db) as ledger:
+                if self.json:
+                    result = await self._run(ledger, task, _quiet)
+                    print(json.dumps(outcome(result)))
+                else:
+                    result = await self._watched(ledger, task)
+                    _print_result(result)
+        finally:
+            await self.engine.aclose()
+        return result.status is not RunStatus.DONE
+
+    async def many(self, tasks: Sequence[_Task]) -> bool:
+        """Run a file of tasks side by side, one line each; whether any failed."""
+        console = Console(stderr=True)
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def run_one(task: _Task) -> RunResult:
+            async with places:
+                return await self._run(ledger, task, _quiet)
+
+        failed = False
+        try:
+            async with Ledger.open(self.db) as ledger:
+                running = [asyncio.ensure_future(run_one(task)) for task in tasks]
+                for future in track(running, "running tasks", console=console):
+                    result = await future
+                    failed |= result.status is not RunStatus.DONE
+                    if self.json:
+                        print(json.dumps(outcome(result)), flush=True)
+                    else:
+                        _print_line(result)
+        finally:
+            await self.engine.aclose()
+        return failed
+
+    async def _run(
+        self, ledger: Ledger, task: _Task, observe: Callable[[Thought], None]
+    ) -> RunResult:
+        return await self.agent.run(
+            task.text,
+            policy=self.policy,
+            engine=self.engine,
+            ledger=ledger,
+            seed=task.seed,
+            sandbox=self.sandbox,
+            observe=observe,
+        )
+
+    async def _watched(self, ledger: Ledger, task: _Task) -> RunResult:
+        console = Console()
+        seen: dict[str, Thought] = {}
+        with Live(console=console, refresh_per_second=12, transient=True) as live:
+
+            def observe(thought: Thought) -> None:
+                seen[thought.id] = thought
+                live.update(render_tree(_in_order(seen.values()), self.agent.name))
+
+            return await self._run(ledger, task, observe)
+
+
+def outcome(result: RunResult) -> dict[str, Any]:
+    """One run as a JSON object."""
+    return {
+        "run": result.run_id,
+        "agent": result.agent,
+        "task": result.task,
+        "policy": result.policy,
+        "context": result.context,
+        "status": result.status.value,
+        "reason": result.reason,
+        "result": result.answer,
+        "thoughts": len(result.thoughts),
+        "pruned": len(result.pruned),
+        "tokens": result.tokens,
+        "seconds": round(result.seconds, 3),
+        "sandbox": str(result.workspace),
+    }
+
+
+def _print_result(result: RunResult) -> None:
+    console = Console(highlight=False)
+    title = f"{result.agent} under policy {result.policy}"
+    console.print(render_tree(_in_order(result.thoughts), title))
+    console.print()
+    if result.answer is not None:
+        console.print("[bold]result[/]  ", end="")
+        console.print(result.answer, markup=False)
+    console.print(
+        f"[bold]run[/]     {result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
+        f"{len(result.pruned)} pruned, {result.tokens} tokens, {result.seconds:.1f} s"
+    )
+    if result.reason is not None:
+        console.print(f"[bold]reason[/]  {result.reason}", markup=True)
+    if result.pruned:
+        console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
+
+
+def _print_line(result: RunResult) -> None:
+    said = result.answer or result.reason or ""
+    cut = f"{len(result.pruned)} cut" if result.pruned else ""
+    print(f"{result.run_id}  {result.status:9} {cut:6}  {shortened(said, 90)}")
+
+
+def _in_order(thoughts: Any) -> list[Thought]:
+    return sorted(thoughts, key=lambda thought: (thought.path, thought.attempt))
+
+
+def _quiet(thought: Thought) -> None:
+    pass
+
+
+def _read_tasks(path: Path, seed: int) -> list[_Task]:
+    """The tasks of a JSONL file. Raises :class:`TasksError` with file and line."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise TasksError(f"{path}: {error.strerror}; give a JSONL file of tasks") from None
+    found: list[_Task] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found.append(_Task(str(row["task"]), int(row.get("seed", seed))))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TasksError(
+                f'{path}:{number}: no task; write {{"task": "…"}} with "seed" if you like'
+            ) from None
+    if not found:
+        raise TasksError(f'{path}: no tasks; write one {{"task": "…"}} a line')
+    return found
