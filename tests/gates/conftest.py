@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-
 from secateur.gates.evidence import Evidence
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
 

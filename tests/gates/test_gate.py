@@ -28,7 +28,7 @@ def stream(gate: StreamGate, steps):
     return None, len(steps)
 
 
-# --- one verdict, streamed or replayed ---------------------------------------------------------
+# --- one verdict, streamed or replayed --------------------------------------------------
 
 RULES = st.lists(
     st.builds(
@@ -124,7 +124,7 @@ def test_what_is_stored_is_what_was_read(spans, step):
     assert (verdict is not None) == (math.exp(stored) >= 0.2)
 
 
-# --- crossings -----------------------------------------------------------------------------------
+# --- crossings --------------------------------------------------------------------------
 
 
 def test_a_crossing_names_rule_tag_reading_threshold_margin_and_range(spans, step, make_evidence):
@@ -223,7 +223,7 @@ def test_a_calibrated_rule_cuts_the_stream_too(spans, step):
     assert verdict.cause.reading == "calibrated"
 
 
-# --- the finished thought --------------------------------------------------------------------------
+# --- the finished thought ---------------------------------------------------------------
 
 CONVICTS = {"tag": "deceit", "reading": "posterior", "at": 0.2, "action": "prune"}
 
@@ -260,7 +260,7 @@ def test_sentence_terms_that_lack_the_tag_are_broken(spans, step, make_evidence)
     assert isinstance(decide(policy(CONVICTS), seen, spans), Broken)
 
 
-# --- broken never allows ---------------------------------------------------------------------------
+# --- broken never allows ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_reading_that_fails_is_broken_and_says_why(spans, step, make_evidence)
     assert "TypeError" in judgement.reason
 
 
-# --- prefix tags -----------------------------------------------------------------------------------
+# --- prefix tags ------------------------------------------------------------------------
 
 
 def test_the_stream_finds_where_sentences_start(make_vocabulary, step):

@@ -81,7 +81,7 @@ def test_a_context_replaces_the_rule_of_its_kind_and_adds_others():
     assert made.controls() == {"deceit": ALLOW}
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- what is refused --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_readings_without_an_upper_limit_take_thresholds_above_one(reading):
     ],
 )
 def test_a_rule_that_a_stronger_one_always_precedes_is_refused(rules):
-    with pytest.raises(PolicyError, match="can never fire.*strongest action reached wins"):
+    with pytest.raises(PolicyError, match=r"can never fire.*strongest action reached wins"):
         make(*rules)
 
 
@@ -172,8 +172,8 @@ def test_the_rule_at_fault_is_named_by_its_place():
         make(rule(at=0.6), rule(at=0.5))
     with pytest.raises(PolicyError, match=r"^rules\[1\]: "):
         make(rule(at=0.5), rule(at=0.5))
+    same = Rule(tag="deceit", reading="peak", at=0.5, action="prune")
     with pytest.raises(PolicyError, match=r"^rules\[1\]: "):
-        same = Rule(tag="deceit", reading="peak", at=0.5, action="prune")
         Policy(name="twice", rules=(same, same))
 
 
@@ -199,18 +199,18 @@ def test_calibrated_needs_a_map_that_can_reach_the_threshold():
     assert make(calibrated, calibrations={"deceit": knots})
     with pytest.raises(PolicyError, match="needs a map for 'deceit'"):
         make(calibrated)
-    with pytest.raises(PolicyError, match="never exceeds 0.6"):
+    with pytest.raises(PolicyError, match=r"never exceeds 0.6"):
         make(rule(reading="calibrated", at=0.7), calibrations={"deceit": knots})
     with pytest.raises(PolicyError, match="no rule reads the calibration"):
         make(calibrations={"deceit": knots})
+    falling = {"of": "peak", "knots": [[1.0, 0.0], [0.0, 1.0]]}
     with pytest.raises(PolicyError, match="must rise strictly"):
-        falling = {"of": "peak", "knots": [[1.0, 0.0], [0.0, 1.0]]}
         make(calibrated, calibrations={"deceit": falling})
     with pytest.raises(PolicyError, match="emitted cannot be calibrated"):
         make(calibrated, calibrations={"deceit": {**knots, "of": "emitted"}})
 
 
-# --- locks -----------------------------------------------------------------------------------------
+# --- locks ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("control", ["allow", "penalise(99)", "boost(1)", "force"])
@@ -281,7 +281,7 @@ def test_a_policy_travels_by_pickle_and_copy():
     assert made in {made}
 
 
-# --- against a vocabulary ----------------------------------------------------------------------------
+# --- against a vocabulary ---------------------------------------------------------------
 
 
 def test_an_unknown_tag_is_refused_and_the_known_ones_are_named(spans):

@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, prepare, sa
     assert says in str(caught.value)
 
 
-# --- the shipped policies ------------------------------------------------------------------------
+# --- the shipped policies ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SHIPPED)
