@@ -8,12 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import interrupt
 from structlog.contextvars import bound_contextvars
 
 from ..agents.spec import AgentSpec, TaskError
@@ -26,6 +22,9 @@ from .ledger.ledger import Ledger, new_run_id
 from .logs import get_logger
 from .performer import Performer
 from .scheduler import Halt, Spending, grow
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 __all__ = ["RunResult", "Session", "perform_run"]
 
@@ -98,8 +97,12 @@ class Session:
     value: Any = None
     performer: Performer | None = None
 
-    def graph(self) -> CompiledStateGraph[RunState, Any, Any, Any]:
+    def graph(self) -> "CompiledStateGraph[RunState, Any, Any, Any]":
         """The run as a compiled LangGraph graph."""
+        # LangGraph takes most of a second to import; only runs need it, audits do not.
+        from langgraph.checkpoint.memory import InMemorySaver
+        from langgraph.graph import END, START, StateGraph
+
         shell = StateGraph(RunState)
         shell.add_node("admit", self.admit)
         shell.add_node("grow", self.grow)
@@ -198,6 +201,8 @@ class Session:
     async def review(self, state: RunState) -> RunState:
         """Stop for a person where the run cannot end without one. Nothing else happens here: an
         interrupted node runs again from its top."""
+        from langgraph.types import interrupt
+
         if state.get("status") == RunStatus.ESCALATED:
             interrupt({"run": state.get("run"), "waiting": state.get("waiting", [])})
         return {}
