@@ -1,7 +1,6 @@
 """The model side of the local engine: rows that join and leave one running batch at every step.
 
-Rows are aligned to the right: a short row has empty columns to its left, which the attention mask
-hides. Nothing here knows of threads or asyncio; one thread at a time may use a batch.
+Nothing here knows of threads or asyncio; one thread at a time may use a batch.
 """
 
 from collections.abc import Sequence
@@ -10,17 +9,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers.cache_utils import Cache
 
 from ...gates.control import BAN_BIAS, forced_ids, logit_bias
-from ...gates.evidence import LOG_FLOOR
 from .checkpoint import Checkpoint
-from .key_values import RoomyLayer
+from .forward import forward, read_prompts
 from .protocol import Request, Token
-from .sampling import Draw, Knobs, draw, free_log_probs
+from .sampling import Draw, Knobs, draw
 from .tokenizer import TextStream
 
-__all__ = ["Batch", "Row", "read_along"]
+__all__ = ["Batch", "Row"]
 
 
 class Row:
@@ -86,11 +83,11 @@ class Row:
         id_ = self.last = drawn.id
         self._count += 1
         sampling = self.request.sampling
-        ended, full = id_ in self._checkpoint.eos, self._count >= sampling.max_tokens
-        text = self._text.push(id_, last=ended or full)
+        full = self._count >= sampling.max_tokens
+        text = self._text.push(id_, last=full)
         self._tail += text
         finish: Literal["stop", "length"] | None = None
-        if ended or any(stop in self._tail for stop in sampling.stop):
+        if id_ in self._checkpoint.eos or any(stop in self._tail for stop in sampling.stop):
             finish = "stop"
         elif full:
             finish = "length"
@@ -130,8 +127,7 @@ class Batch:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.rows: list[Row] = []
-        self._model: Any = checkpoint.model
-        self._width = checkpoint.width
+        self._checkpoint = checkpoint
         self._device = next(checkpoint.model.parameters()).device
         self._columns = torch.tensor(
             checkpoint.info.vocabulary.column_ids, dtype=torch.long, device=self._device
@@ -141,22 +137,8 @@ class Batch:
         self._knobs: Knobs | None = None
 
     def read(self, rows: Sequence[Row]) -> "_Prompts":
-        """Read the prompts of new rows in one pass; the batch stays as it is.
-
-        Equal prompts (siblings of one thought) are read once.
-        """
-        prompts = {prompt: line for line, prompt in enumerate({row.prompt: 0 for row in rows})}
-        longest = max(map(len, prompts))
-        ids = np.zeros((len(prompts), longest), dtype=np.int64)
-        for line, prompt in zip(ids, prompts, strict=True):
-            line[longest - len(prompt) :] = prompt
-        cache: Any = Cache(layer_class_to_replicate=RoomyLayer)
-        logits = self._forward(torch.from_numpy(ids), [len(prompt) for prompt in prompts], cache)
-        if len(prompts) < len(rows):
-            lines = torch.tensor([prompts[row.prompt] for row in rows], device=self._device)
-            for layer in cache.layers:
-                layer.keep(lines, longest)
-            logits = logits[lines]
+        """Read the prompts of new rows in one pass; the batch stays as it is."""
+        cache, logits = read_prompts(self._checkpoint, [row.prompt for row in rows])
         return _Prompts(list(rows), cache, logits, self._knobs_of(rows))
 
     def admit(self, prompts: "_Prompts") -> list[Token]:
@@ -175,7 +157,7 @@ class Batch:
         """One more token for every row, in order."""
         last = torch.tensor([[row.last] for row in self.rows])
         self._lengths = [length + 1 for length in self._lengths]
-        logits = self._forward(last, self._lengths, self._cache)
+        logits = forward(self._checkpoint, last, self._lengths, self._cache)[:, -1]
         if self._knobs is None:
             self._knobs = self._knobs_of(self.rows)
         return self._draw(self.rows, logits, self._knobs)
@@ -194,27 +176,11 @@ class Batch:
         for layer in self._cache.layers:
             layer.keep(index, max(self._lengths))
 
-    def _forward(self, ids: torch.Tensor, lengths: list[int], cache: Cache) -> torch.Tensor:
-        """Logits [B, V] after the last column of ids [B, T]; ``lengths`` count the row's tokens."""
-        columns = cache.get_seq_length() + ids.shape[1]
-        length = torch.tensor(lengths)[:, None]
-        position = torch.arange(columns)[None, :] - (columns - length)
-        output = self._model(
-            input_ids=ids.to(self._device),
-            # None where no row has empty columns: the faster kernels take no mask.
-            attention_mask=((position >= 0).to(self._device) if min(lengths) < columns else None),
-            position_ids=position[:, -ids.shape[1] :].clamp(min=0).to(self._device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
-
     def _knobs_of(self, rows: Sequence[Row]) -> Knobs:
         return Knobs.of(
             [row.request.sampling for row in rows],
             [row.bias() for row in rows],
-            self._width,
+            self._checkpoint.width,
             self._device,
         )
 
@@ -224,34 +190,3 @@ class Batch:
         if any(changed for _, changed in taken):
             self._knobs = None
         return [token for token, _ in taken]
-
-
-def read_along(
-    checkpoint: Checkpoint, texts: Sequence[tuple[Sequence[int], int]]
-) -> list[np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """Read given texts in one pass: for each (ids, start), an array [len(ids) - start, 1 + K].
-
-    Column 0 is log P(ids[t] | ids[:t]), the others the temptations at t; temperature 1, natural
-    logarithms, ``start`` at least 1. Texts are padded on the right, where causal attention never
-    looks, so no mask is needed.
-    """
-    model: Any = checkpoint.model
-    device = next(checkpoint.model.parameters()).device
-    longest = max(len(ids) for ids, _ in texts)
-    earliest = min(start for _, start in texts)
-    table = np.zeros((len(texts), longest), dtype=np.int64)
-    for line, (ids, _) in zip(table, texts, strict=True):
-        line[: len(ids)] = ids
-    whole = torch.from_numpy(table).to(device)
-    # The last token predicts nothing that is asked for, so it is not read.
-    logits = model(
-        input_ids=whole[:, :-1], use_cache=False, logits_to_keep=longest - earliest
-    ).logits
-    columns = torch.tensor(checkpoint.info.vocabulary.column_ids, dtype=torch.long, device=device)
-    free = free_log_probs(logits)
-    own = free.gather(2, whole[:, earliest:, None])
-    numbers = torch.cat([own, free[:, :, columns]], dim=2).clamp(min=LOG_FLOOR).cpu().numpy()
-    return [
-        numbers[row, start - earliest : len(ids) - earliest]
-        for row, (ids, start) in enumerate(texts)
-    ]

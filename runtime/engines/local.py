@@ -154,7 +154,7 @@ class LocalEngine:
         self._worker.close()
         await asyncio.to_thread(self._worker.join)
 
-    async def _read(self, texts: Sequence[tuple[Sequence[int], int]]) -> list[Any]:
+    async def _read(self, texts: Sequence[tuple[tuple[int, ...], int]]) -> list[Any]:
         from .worker import Mailbox, Reading
 
         loop = asyncio.get_running_loop()

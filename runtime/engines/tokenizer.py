@@ -149,14 +149,13 @@ class TextStream:
         self._pending: list[int] = []
 
     def push(self, token: int, *, last: bool = False) -> str:
-        """What ``token`` adds to the text: nothing for a special token.
+        """What ``token`` adds to the text: always nothing for a special token.
 
         With ``last``, bytes that never became a character are written out as decoders do.
         """
-        if not self._tokenizer.is_special(token):
-            self._pending.append(token)
-        elif not last:
+        if self._tokenizer.is_special(token):
             return ""
+        self._pending.append(token)
         behind = self._tokenizer.decode(self._before) if self._before else ""
         text = self._tokenizer.decode([*self._before, *self._pending])
         if text.endswith(_INCOMPLETE) and not last:

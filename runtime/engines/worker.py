@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from .batching import Batch, Row, read_along
+from .batching import Batch, Row
 from .checkpoint import Checkpoint
 from .protocol import EngineError
+from .reading import read_along
 
 __all__ = ["Generation", "Mailbox", "Reading", "Worker"]
 
@@ -50,7 +51,7 @@ class Generation:
 class Reading:
     """A text to read along; its mailbox gets the array of ``read_along``, or an error."""
 
-    ids: Sequence[int]
+    ids: tuple[int, ...]
     start: int
     """First position that is asked for, from 1 to ``len(ids) - 1``."""
     mailbox: Mailbox
@@ -75,7 +76,7 @@ class Worker:
         self._inbox: list[Generation | Reading] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._ended: str | None = None
+        self._ended: EngineError | None = None
         self._thread = threading.Thread(target=self._run, name="secateur-local", daemon=True)
         self._thread.start()
 
@@ -83,7 +84,7 @@ class Worker:
         """Hand over jobs. Raises :class:`EngineError` when the thread has ended."""
         with self._changed:
             if self._ended is not None:
-                raise EngineError(self._ended)
+                raise _again(self._ended)
             self._inbox += jobs
             self._changed.notify()
 
@@ -98,7 +99,7 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        reason = "the local engine is closed; load it again"
+        end = EngineError("the local engine is closed; load it again")
         try:
             parameters = list(self._checkpoint.model.parameters())
             if parameters[0].device.type == "cpu" and sum(p.numel() for p in parameters) < _SMALL:
@@ -107,15 +108,16 @@ class Worker:
                 while self._gather():
                     self._turn()
         except BaseException as error:  # whatever ends the thread, nobody may be left waiting
-            reason = f"the local engine's worker died ({_brief(error)}); load the engine again"
-            raise
-        finally:
-            with self._changed:
-                self._ended = reason
-            jobs = [*self._inbox, *self._generations, *self._readings]
-            for mailbox in [*(job.mailbox for job in jobs), *self._mailboxes.values()]:
-                self._post(mailbox, EngineError(reason))
-            self._flush()
+            end = EngineError(
+                f"the local engine's worker died ({_brief(error)}); load the engine again"
+            )
+            end.__cause__ = error
+        with self._changed:
+            self._ended = end
+        jobs = [*self._inbox, *self._generations, *self._readings]
+        for mailbox in [*(job.mailbox for job in jobs), *self._mailboxes.values()]:
+            self._post(mailbox, _again(end))
+        self._flush()
 
     def _gather(self) -> bool:
         """Take new jobs, waiting while there is nothing to do; False when it is time to end."""
@@ -246,6 +248,13 @@ def _hand_over(items: list[tuple[Callable[[Any], None], Any]], taken: threading.
 
 def _brief(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _again(error: EngineError) -> EngineError:
+    """A copy for one more waiter: an exception that is raised twice mixes its tracebacks."""
+    copy = EngineError(str(error))
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def _failure(error: Exception) -> EngineError:

@@ -76,7 +76,7 @@ def test_streamed_texts_add_up_to_the_text(tokenizer: TagTokenizer, text: str) -
 def test_streamed_texts_of_any_tokens_add_up_to_the_decoded_whole(
     tokenizer: TagTokenizer, ids: list[int]
 ) -> None:
-    ids = [id_ % tokenizer.size for id_ in ids]
+    ids = [id_ % tokenizer.size for id_ in ids] + tokenizer.encode([Text("a")])
     stream = TextStream(tokenizer)
     parts = [stream.push(id_, last=n == len(ids) - 1) for n, id_ in enumerate(ids)]
     assert "".join(parts) == tokenizer.decode(ids)
