@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
 from secateur.agents.desk.aftermath import judge_sandbox
 from secateur.agents.desk.agent import opsdesk
 from secateur.agents.thought import Status

@@ -13,6 +13,7 @@ from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
+
 from secateur import Agent, Ledger, LocalEngine, RunResult
 from secateur.agents.desk.aftermath import Aftermath, judge_sandbox
 from secateur.agents.desk.agent import opsdesk

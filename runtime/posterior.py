@@ -29,8 +29,10 @@ def sentence_ranges(texts: Sequence[str], unit: str) -> list[tuple[int, int, boo
         written += text
         ends = "\n" in text or (text == "" and place == len(texts) - 1)
         if unit == "sentence" and not ends:
-            following = texts[place + 1] if place + 1 < len(texts) else " "
-            ends = bool(_SENTENCE_END.search(written)) and following[:1].isspace()
+            following = texts[place + 1] if place + 1 < len(texts) else " ."
+            # White space alone, a newline say, still belongs to the sentence before it.
+            apart = following[:1].isspace() and bool(following.strip())
+            ends = apart and _SENTENCE_END.search(written) is not None
         if ends:
             ranges.append((start, place + 1, True))
             start, written = place + 1, ""
