@@ -32,6 +32,9 @@ __all__ = [
 _WAIT_S = 30.0
 """How long a SQLite connection waits for another process's write lock."""
 
+_BASE = "0000"
+"""The revision of a ledger that was taken down to nothing; revisions count up as four digits."""
+
 
 def address(url: str | Path) -> URL:
     """The URL of a ledger: ``sqlite:///x.db``, ``postgresql://…``, or a plain path."""
@@ -138,8 +141,11 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
     engine = connect(url)
     try:
         before = _revision(engine, where)
-        if before is not None and not _known(before):
-            raise LedgerError(_newer(where, before))
+        if before not in (None, _BASE) and not _known(before):
+            raise LedgerError(
+                f"{place(where)} is at revision {before}, which this version does not know: "
+                "use the version of secateur that wrote it"
+            )
         with _explained(where), engine.begin() as connection:
             if before is None and sa.inspect(connection).get_table_names():
                 raise LedgerError(_foreign(where))
@@ -164,7 +170,8 @@ def _revision(engine: Engine, where: URL) -> str | None:
     with _explained(where), engine.connect() as connection:
         if not sa.inspect(connection).has_table("alembic_version"):
             return None
-        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+        return _BASE if found is None else found
 
 
 def config() -> Config:
@@ -175,7 +182,9 @@ def config() -> Config:
 def _frozen(path: Path) -> bool:
     """Whether nothing can change beside the file: then SQLite may read it without its locks,
     which it could not make there (a ledger on a read-only disk)."""
-    return not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists()
+    effective = os.access in os.supports_effective_ids
+    writable = os.access(path.parent, os.W_OK, effective_ids=effective)
+    return not writable and not Path(f"{path}-wal").exists()
 
 
 def _migrate(connection: Connection, revision: str) -> None:
@@ -190,7 +199,7 @@ def _check_revision(engine: Engine, where: URL) -> None:
         return
     if found is None:
         raise LedgerError(_foreign(where))
-    if not _known(found):
+    if found > tables.HEAD:
         raise LedgerError(_newer(where, found))
     raise LedgerError(
         f"{place(where)} is at revision {found}, this version needs {tables.HEAD}: "
