@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from secateur.agents.machines import Work
 from secateur.agents.operations import Ask, KeepBest, Split
 from secateur.agents.plan import Plan, each, generate, keep_best, pairwise, split
