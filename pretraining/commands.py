@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -93,6 +94,10 @@ def train(
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "file"
         raise PretrainingError(f"{config}: {where}: {fault['msg']}; correct it") from None
+    except yaml.YAMLError as error:
+        raise PretrainingError(
+            f"{config}: no YAML: {' '.join(str(error).split())}; correct it"
+        ) from None
     except FileNotFoundError as error:
         raise PretrainingError(str(error)) from None
     Console(stderr=True).print(f"model written to {made}", highlight=False)

@@ -66,7 +66,9 @@ class TrainConfig(_Frozen):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a YAML file."""
+        """Read a YAML file. Raises ``FileNotFoundError`` naming it, and ``ValidationError``."""
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no training configuration there; name a YAML file")
         return cls.model_validate(yaml.safe_load(path.read_text()))
 
 
