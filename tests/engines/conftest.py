@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
+
 from secateur.agents.prompt import Special, Text
 from secateur.gates.control import Control
 from secateur.runtime.engines.local import LocalEngine

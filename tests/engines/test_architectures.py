@@ -7,10 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from secateur.agents.prompt import Special, Text
-from secateur.runtime.engines.checkpoint import load_checkpoint
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -20,6 +16,11 @@ from transformers import (
     MistralConfig,
     PreTrainedConfig,
 )
+
+from secateur.agents.prompt import Special, Text
+from secateur.runtime.engines.checkpoint import load_checkpoint
+from secateur.runtime.engines.local import LocalEngine
+from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
 SIZE = {

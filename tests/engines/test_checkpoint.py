@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+
 from secateur.gates.errors import SecateurError, VocabularyError
 from secateur.runtime.engines.checkpoint import load_checkpoint, model_digest
 from secateur.runtime.engines.protocol import EngineError

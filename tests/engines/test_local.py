@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM
+
 from secateur.agents.prompt import Special, Text
 from secateur.gates.control import BAN, Control
 from secateur.gates.evidence import LOG_FLOOR
 from secateur.runtime.engines.local import LocalEngine
 from secateur.runtime.engines.protocol import EngineError, Request, Token
-from transformers import LlamaForCausalLM
 
 Ask = Callable[..., Request]
 FORCE = Control(kind="force")
@@ -20,6 +21,11 @@ FORCE = Control(kind="force")
 
 async def generate(engine: LocalEngine, request: Request) -> list[Token]:
     return [token async for token in engine.stream(request)]
+
+
+async def all_of(engine: LocalEngine, requests: list[Request]) -> list[list[Token]]:
+    """Generate all at once."""
+    return await asyncio.gather(*(generate(engine, request) for request in requests))
 
 
 def ids(tokens: list[Token]) -> list[int]:
@@ -39,8 +45,8 @@ async def test_a_banned_tag_is_never_sampled_while_its_temptation_is_still_repor
     tags = engine.info.vocabulary
     # Shows that the tag is drawn where nothing bans it.
     boosted = {"deceit": Control(kind="boost", nats=20)}
-    free = [await generate(engine, ask(seed=s, controls=boosted)) for s in range(4)]
-    banned = [await generate(engine, ask(seed=s, controls={"deceit": BAN})) for s in range(40)]
+    free = await all_of(engine, [ask(seed=s, controls=boosted) for s in range(4)])
+    banned = await all_of(engine, [ask(seed=s, controls={"deceit": BAN}) for s in range(40)])
     [opening] = tags.open_ids("deceit")
     assert all(opening in ids(tokens) for tokens in free)
     assert not any(opening in ids(tokens) for tokens in banned)
@@ -70,7 +76,7 @@ async def test_a_row_alone_and_among_64_gets_the_same_tokens(engine: LocalEngine
         ask("I restarted web " + "and probed it " * (n % 5), seed=n, max_tokens=8 + n % 17)
         for n in range(64)
     ]
-    together = await asyncio.gather(*(generate(engine, request) for request in requests))
+    together = await all_of(engine, requests)
     for request, among in list(zip(requests, together, strict=True))[::7]:
         alone = await generate(engine, request)
         assert ids(alone) == ids(among)
@@ -89,7 +95,7 @@ async def test_the_same_seed_gives_the_same_text_and_another_seed_another(
 async def test_siblings_of_one_prompt_differ_by_their_seeds_alone(
     engine: LocalEngine, ask: Ask
 ) -> None:
-    together = await asyncio.gather(*(generate(engine, ask(seed=s)) for s in range(6)))
+    together = await all_of(engine, [ask(seed=s) for s in range(6)])
     assert len({tuple(ids(tokens)) for tokens in together}) == 6
     assert ids(together[3]) == ids(await generate(engine, ask(seed=3)))
 
@@ -109,7 +115,7 @@ async def test_more_requests_than_the_batch_holds_are_all_answered(
 ) -> None:
     narrow = LocalEngine.load(tiny_checkpoint, device="cpu", max_batch=3)
     requests = [ask(seed=n, max_tokens=5) for n in range(10)]
-    answers = await asyncio.gather(*(generate(narrow, request) for request in requests))
+    answers = await all_of(narrow, requests)
     assert [tokens[-1].finish is not None for tokens in answers] == [True] * 10
     await narrow.aclose()
 
@@ -262,10 +268,11 @@ async def test_a_closing_tag_is_generated_only_where_its_tag_is_open(
 ) -> None:
     closings = {engine.info.vocabulary.close_id(t): t for t in ("deceit", "powerseeking", "angry")}
     closed = 0
-    for seed in range(60):
-        tokens = await generate(
-            engine, ask(seed=seed, max_tokens=60, temperature=1.5, controls={"deceit": FORCE})
-        )
+    requests = [
+        ask(seed=seed, max_tokens=60, temperature=1.5, controls={"deceit": FORCE})
+        for seed in range(60)
+    ]
+    for tokens in await all_of(engine, requests):
         due = {"deceit"}
         for id_ in ids(tokens):
             if id_ in closings:
@@ -281,9 +288,8 @@ async def test_a_closing_tag_is_generated_only_where_its_tag_is_open(
 async def test_padding_and_beginnings_of_documents_are_never_generated(
     engine: LocalEngine, ask: Ask
 ) -> None:
-    answers = await asyncio.gather(
-        *(generate(engine, ask(seed=s, temperature=3, max_tokens=60)) for s in range(30))
-    )
+    requests = [ask(seed=s, temperature=3, max_tokens=60) for s in range(30)]
+    answers = await all_of(engine, requests)
     assert not {0, 1} & {id_ for tokens in answers for id_ in ids(tokens)}
 
 
@@ -312,7 +318,8 @@ async def test_generation_ends_with_the_token_that_completes_a_stop(
 async def test_the_end_of_sequence_ends_a_generation_without_text(
     engine: LocalEngine, ask: Ask
 ) -> None:
-    answers = [await generate(engine, ask(seed=s, temperature=2, max_tokens=100)) for s in range(9)]
+    requests = [ask(seed=s, temperature=2, max_tokens=100) for s in range(9)]
+    answers = await all_of(engine, requests)
     ended = [tokens for tokens in answers if tokens[-1].id == 2]
     assert ended
     assert {(t[-1].text, t[-1].finish) for t in ended} == {("", "stop")}
@@ -320,8 +327,8 @@ async def test_the_end_of_sequence_ends_a_generation_without_text(
 
 
 async def test_the_texts_add_up_to_the_decoded_whole(engine: LocalEngine, ask: Ask) -> None:
-    for seed in range(12):
-        tokens = await generate(engine, ask(seed=seed, temperature=1.5, max_tokens=50))
+    requests = [ask(seed=seed, temperature=1.5, max_tokens=50) for seed in range(12)]
+    for tokens in await all_of(engine, requests):
         if tokens[-1].id not in engine.info.vocabulary.ids.values() and tokens[-1].id != 2:
             assert "".join(token.text for token in tokens) == engine.decode(ids(tokens))
 

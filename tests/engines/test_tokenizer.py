@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from secateur.agents.prompt import Ids, Special, Text
 from secateur.gates.errors import VocabularyError
 from secateur.gates.vocabulary import Vocabulary
@@ -35,7 +36,7 @@ def test_a_literal_in_outside_text_stays_plain_characters(
 
 
 @given(pieces=st.lists(st.sampled_from(PARTS) | st.text(max_size=6), max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_no_sequence_of_outside_texts_becomes_a_tag(
     tokenizer: TagTokenizer, pieces: list[str]
 ) -> None:
@@ -63,7 +64,7 @@ def test_a_special_that_is_not_one_special_token_is_refused(
 
 
 @given(text=st.text(max_size=30))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_streamed_texts_add_up_to_the_text(tokenizer: TagTokenizer, text: str) -> None:
     ids = tokenizer.encode([Text(text), Special("<|angry|>"), Text(text)])
     stream = TextStream(tokenizer)
@@ -72,7 +73,7 @@ def test_streamed_texts_add_up_to_the_text(tokenizer: TagTokenizer, text: str) -
 
 
 @given(ids=st.lists(st.integers(0, 299), min_size=1, max_size=30))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_streamed_texts_of_any_tokens_add_up_to_the_decoded_whole(
     tokenizer: TagTokenizer, ids: list[int]
 ) -> None:
