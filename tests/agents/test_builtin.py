@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from secateur.agents.builtin import BUILTIN, AgentError, load_agent
 
 GOOD = """

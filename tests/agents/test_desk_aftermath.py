@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.desk.aftermath import Aftermath, judge_sandbox
 from secateur.agents.desk.folder import prepare
 from secateur.agents.desk.grammar import END, Level, parse_task

@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.desk.agent import line_prompt, read_line, read_task, report_of
 from secateur.agents.desk.grammar import task_line
 from secateur.agents.desk.mood import Mood, mood_of

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.desk import sandbox
 from secateur.agents.desk.folder import Folder, prepare
 from secateur.agents.desk.grammar import (

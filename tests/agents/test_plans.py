@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.machines import Growth, Work
 from secateur.agents.operations import Ask, KeepBest, KeepValid, PlanError, Score, Split
 from secateur.agents.plan import (

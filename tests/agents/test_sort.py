@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.operations import Ask, write_prompt
 from secateur.agents.prompt import Text
 from secateur.agents.sort import LONGEST, digits_of, errors, parts, read_list, sort, task_errors

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from secateur.agents.tool import Tool, ToolError, Workspace, tool
 
 
