@@ -173,6 +173,7 @@ def aggregate(
     spare: int = 0,
     parse: Callable[[str], Any] | None = None,
     sampling: Sampling | None = None,
+    calls: Callable[[str], Call | None] | None = None,
     name: str = "aggregate",
 ) -> Plan:
     """Ask the model, n times, to make one thought of all parents."""
@@ -186,6 +187,7 @@ def aggregate(
             spare=spare,
             parse=parse,
             sampling=sampling,
+            calls=calls,
         )
     )
 
@@ -198,6 +200,7 @@ def refine(
     spare: int = 0,
     parse: Callable[[str], Any] | None = None,
     sampling: Sampling | None = None,
+    calls: Callable[[str], Call | None] | None = None,
     name: str = "refine",
 ) -> Plan:
     """Ask the model to improve each parent, unless it is good already (then it passes through)."""
@@ -210,6 +213,7 @@ def refine(
             spare=spare,
             parse=parse,
             sampling=sampling,
+            calls=calls,
             unless=unless,
         )
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..gates.policy import Policy
-from .operations import PlanError
+from .operations import Act, Ask, PlanError
 from .plan import Plan
 from .prompt import Sampling
 from .thought import Scene
@@ -73,3 +73,14 @@ class AgentSpec:
             )
         if not self.name.strip():
             raise PlanError("an agent needs a name that is not empty")
+        asks = [step for step in self.plan.steps() if isinstance(step, Ask)]
+        if self.acts and asks and not any(ask.calls for ask in asks):
+            raise PlanError(
+                f"agent {self.name!r}: act(…) would run calls that no rule of scope action has "
+                "judged; give the same function to generate(…, calls=…)"
+            )
+
+    @property
+    def acts(self) -> bool:
+        """Whether its plan calls tools."""
+        return any(isinstance(step, Act) for step in self.plan.steps())

@@ -131,6 +131,8 @@ class Session:
         """Read the task, lay out the folder, and tell the ledger what is about to run."""
         self.read_task()
         workspace = Workspace(self.folder.absolute())
+        if self.agent.acts:
+            workspace.path.mkdir(parents=True, exist_ok=True)
         if self.agent.prepare is not None:
             self.agent.prepare(workspace, self.task, self.seed)
         log = await self.ledger.start(

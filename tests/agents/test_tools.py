@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from secateur.agents.tool import Tool, ToolError, Workspace, tool
+from secateur.agents.operations import PlanError
+from secateur.agents.plan import act, generate
+from secateur.agents.spec import AgentSpec
+from secateur.agents.tool import Call, Tool, ToolError, Workspace, tool
 
 
 @tool(idempotent=True)
@@ -64,3 +67,13 @@ def test_a_function_without_types_is_no_tool() -> None:
 
     with pytest.raises(ToolError, match="parameter 'words' has no type; annotate it"):
         Tool.of(shout)
+
+
+def test_calls_that_no_rule_for_actions_would_judge_are_refused() -> None:
+    def calls(text: str) -> Call | None:
+        return Call("add", {"left": int(text)})
+
+    judged = generate("{task}", calls=calls) >> act([add], calls=calls)
+    assert AgentSpec(name="adder", plan=judged).acts
+    with pytest.raises(PlanError, match="give the same function to generate"):
+        AgentSpec(name="adder", plan=generate("{task}") >> act([add], calls=calls))
