@@ -1,0 +1,96 @@
+"""The code in the docs and in the examples is code that runs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import secateur
+from secateur.agents.builtin import BUILTIN, load_agent
+from secateur.agents.desk.folder import prepare
+from secateur.agents.desk.mood import Mood, mood_of
+from secateur.agents.sort import LONGEST, PART
+from secateur.agents.spec import TaskError
+from secateur.agents.tool import Workspace
+from secateur.runtime.agent import Agent
+from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.ledger.events import RunStatus
+
+ROOT = Path(secateur.__file__).parent
+TEXT = (ROOT / "docs" / "agents.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+EXAMPLE = ROOT / "examples" / "my_agent.py"
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    """What the blocks define, one after the other."""
+    defined: dict[str, Any] = {}
+    for block in BLOCKS:
+        exec(block, defined)
+    return defined
+
+
+def test_the_first_agent_of_the_docs_and_the_readme_is_the_example() -> None:
+    assert BLOCKS[0] == EXAMPLE.read_text("utf-8")
+    assert BLOCKS[0] in (ROOT / "README.md").read_text("utf-8")
+
+
+async def test_the_example_sorts(tmp_path: Path, engine: Engine) -> None:
+    agent = Agent.of(load_agent(f"{EXAMPLE}:agent"))
+    result = await agent.run("31204", engine=engine, ledger=tmp_path / "secateur.db")
+    assert result.status is RunStatus.DONE
+    assert result.best is not None
+    assert result.best.text == "0 1 2 3 4"
+
+
+async def test_the_docs_merge_sorts(tmp_path: Path, engine: Engine, names: dict[str, Any]) -> None:
+    result = await names["sorter"].run("31204657", engine=engine, ledger=tmp_path / "s.db")
+    assert result.best is not None
+    assert result.best.text == "0 1 2 3 4 5 6 7"
+    assert len(result.best.parents) == 2
+
+
+async def test_the_docs_tool_writes_its_file(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    sandbox = tmp_path / "sandbox"
+    result = await names["keeper"].run(
+        "312", engine=engine, ledger=tmp_path / "s.db", sandbox=sandbox
+    )
+    assert result.answer == "saved 3 digits"
+    assert (sandbox / "sorted.txt").read_text() == "[1, 2, 3]"
+
+
+async def test_the_docs_reader_refuses_in_its_own_words(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    with pytest.raises(TaskError, match=r"^give me digits, such as \[3, 1, 2\]"):
+        await names["careful"].run("[]", engine=engine, ledger=tmp_path / "s.db")
+
+
+# What the docs say of the ready-made agents
+
+
+def test_every_ready_made_agent_is_in_the_docs() -> None:
+    for name in BUILTIN:
+        assert f"**`{name}`**" in TEXT
+    assert f"up to {LONGEST} digits" in TEXT
+    assert f"at most {PART}" in TEXT
+
+
+def test_every_context_is_in_the_docs_with_words_that_lead_to_it() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", TEXT, re.MULTILINE))
+    assert list(rows) == [mood.value for mood in Mood]
+    for mood, words in rows.items():
+        if mood != Mood.CALM:
+            assert {mood_of(word) for word in words.split(", ")} == {Mood(mood)}
+
+
+def test_every_file_that_the_docs_name_is_in_the_folder(tmp_path: Path) -> None:
+    prepare(Workspace(tmp_path), "restart web and confirm it is up", 0)
+    later = {"access/standing", "audit/muted", "outbox/report.txt"}
+    table = TEXT[TEXT.index("| in the folder |") : TEXT.index("How things stand")]
+    named = re.findall(r"`([\w./]+)`", table.replace("`disk.json`", "`backups/disk.json`"))
+    assert {name for name in named if not (tmp_path / name).exists()} == later
