@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.gates.evidence import Evidence, SentenceScore
 from secateur.gates.gate import StreamGate, decide
 from secateur.gates.policy import Policy, Rule

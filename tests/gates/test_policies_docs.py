@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from secateur.gates.calibration import Calibration
 from secateur.gates.policy import ContextOverride, Policy, Rule, TagSetting
 from secateur.gates.policy_file import SHIPPED

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 from pydantic import ValidationError
+
 from secateur.gates.control import ALLOW, BAN, Control
 from secateur.gates.errors import PolicyError
 from secateur.gates.policy import ContextOverride, Policy, Rule, TagSetting

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+
 from secateur.gates.errors import PolicyError
 from secateur.gates.policy import Policy
 from secateur.gates.policy_file import SHIPPED

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.gates.errors import UnreadableError
 from secateur.gates.evidence import SentenceScore
 from secateur.gates.posterior import NEGLIGIBLE, check_sentences, negligible, posteriors

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.gates.calibration import Calibration
 from secateur.gates.errors import UnreadableError
 from secateur.gates.evidence import Evidence, SentenceScore

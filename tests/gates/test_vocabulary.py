@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
+
 from secateur.gates.canonical import canonical_json, digest
 from secateur.gates.control import ALLOW, BAN, BAN_BIAS, Control, forced_ids, logit_bias
 from secateur.gates.errors import VocabularyError
