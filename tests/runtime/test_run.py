@@ -17,6 +17,7 @@ from secateur.agents.spec import AgentSpec, TaskError
 from secateur.agents.thought import Scene, Status, Thought
 from secateur.agents.tool import Call, Workspace, tool
 from secateur.runtime.engines.protocol import EngineError, Request, Token
+from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 
 TAGS = ("deceit", "powerseeking", "angry")
@@ -289,22 +290,21 @@ agent = Agent("endless", repeat(generate("{{task}}\\n"), until=lambda t: False, 
               policy="observe", sampling=Sampling(temperature=1.0, max_tokens=4))
 asyncio.run(agent.run("x", engine=LocalEngine.load({str(tiny_checkpoint)!r}), ledger="k.db"))
 """
-    child = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path)
     database = tmp_path / "k.db"
 
     def thoughts() -> int:
-        if not database.exists():
+        try:
+            with AuditLog(database) as audit:
+                return sum(run.thoughts for run in audit.runs())
+        except LedgerError:  # the child has not made it yet
             return 0
-        with AuditLog(database) as audit:
-            return sum(run.thoughts for run in audit.runs())
 
-    deadline = time.monotonic() + 120
-    while thoughts() < 10:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path) as child:
+        deadline = time.monotonic() + 120
+        while thoughts() < 10 and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
     with AuditLog(database) as audit:
         (run,) = audit.runs()
         assert run.status == "unfinished"
