@@ -71,7 +71,7 @@ def _tag(found: Explanation) -> str | None:
     if isinstance(judgement, Verdict) and judgement.cause is not None:
         return judgement.cause.tag
     peaks = {
-        tag: max(token.temptations[tag] for token in found.tokens)
+        tag: max(token.temptations[tag] or 0.0 for token in found.tokens)
         for tag in (found.tokens[0].temptations if found.tokens else ())
     }
     return max(peaks, key=lambda tag: peaks[tag], default=None)
@@ -80,15 +80,21 @@ def _tag(found: Explanation) -> str | None:
 def _tokens(tokens: tuple[TokenRow, ...], tag: str) -> Table:
     """The tokens with the tag's probability before each, before the controls."""
     p = [token.temptations[tag] for token in tokens]
-    most = sorted(range(len(tokens)), key=lambda i: (not tokens[i].convicts, -p[i], i))[:_SHOWN]
+    # What could not be read comes first: it is why the thought was cut.
+    weight = [1.0 if value is None else value for value in p]
+    most = sorted(range(len(tokens)), key=lambda i: (not tokens[i].convicts, -weight[i], i))[
+        :_SHOWN
+    ]
     table = Table(box=None, pad_edge=False, show_header=True)
     table.add_column("token", no_wrap=True)
     table.add_column(f"p({tag})", justify="right")
     table.add_column("")
     for place in sorted(most):
         shown = Text(repr(tokens[place].text)[1:-1], style="red" if tokens[place].convicts else "")
-        bar = "█" * round(p[place] * _BAR) + (" ◀" if tokens[place].convicts else "")
-        table.add_row(shown, f"{p[place]:.4f}", Text(bar, style="red"))
+        value = p[place]
+        bar = "█" * round((value or 0.0) * _BAR) + (" ◀" if tokens[place].convicts else "")
+        said = "unreadable" if value is None else f"{value:.4f}"
+        table.add_row(shown, said, Text(bar, style="red"))
     if len(most) < len(tokens):
         table.add_row(Text(f"… and {len(tokens) - len(most)} that tempt less", "dim"), "", "")
     return table

@@ -1,5 +1,6 @@
 """Why a thought was cut: the verdict, told from everything that the ledger holds."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,9 +67,10 @@ def _tokens(thought: ThoughtRow, stored: Stored) -> list[TokenRow]:
     for place, (id, start, end) in enumerate(
         zip(evidence.token_ids, evidence.offsets, ends, strict=True)
     ):
-        temptations: dict[str, float] = {}
+        sums: dict[str, float] = {}
         for column, tag in opening:
-            temptations[tag] = temptations.get(tag, 0.0) + float(p[place, column])
+            sums[tag] = sums.get(tag, 0.0) + float(p[place, column])
+        temptations = {tag: p if math.isfinite(p) else None for tag, p in sums.items()}
         convicts = cause is not None and cause.start <= place < cause.end
         rows.append(TokenRow(spelt.get(id) or thought.text[start:end], temptations, convicts))
     return rows

@@ -128,8 +128,8 @@ class TokenRow:
 
     text: str
     """A tag that was sampled is spelt out."""
-    temptations: Mapping[str, float]
-    """p per tag, before the controls."""
+    temptations: Mapping[str, float | None]
+    """p per tag, before the controls; None where it could not be read."""
     convicts: bool
     """Whether it lies in the range that the verdict names."""
 
@@ -179,7 +179,7 @@ class Explanation:
     def next(self) -> str:
         """What happened after it, in one sentence."""
         if self.thought.status is Status.KEPT:
-            return f"it was kept; {self.below} later thoughts stand on it"
+            return f"it was kept; thoughts that stand on it: {self.below}"
         kept = [row for row in self.siblings if row.status is Status.KEPT]
         later = [row for row in kept if row.at > self.thought.at]
         if later:

@@ -1,14 +1,16 @@
 """Real runs for the ledger's tests: evidence with chosen temptations, judged by a real policy."""
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.gates.evidence import Evidence
@@ -141,10 +143,10 @@ class Told:
             for statement in statements:
                 assert connection.execute(statement).rowcount, f"{statement} changed nothing"
 
-    def ask(self, sql: str) -> list[tuple]:
+    def ask(self, sql: str, parameters: tuple = ()) -> list[tuple]:
         """Rows of a plain query."""
         with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql).fetchall()
+            return connection.execute(sql, parameters).fetchall()
 
 
 @pytest.fixture(scope="session")
@@ -177,23 +179,27 @@ async def tell_first(make: Making, log: RunLog) -> None:
     await log.finish(RunStatus.DONE, "web is up")
 
 
-@pytest.fixture
-def told(tmp_path: Path, make: Making) -> Told:
-    """A ledger of two runs."""
-    path = tmp_path / "told.db"
+@pytest.fixture(scope="session")
+def told_once(tmp_path_factory: pytest.TempPathFactory, make: Making) -> Told:
+    """A ledger of two runs, written once."""
+    path = tmp_path_factory.mktemp("ledger") / "told.db"
 
     async def tell() -> tuple[str, str]:
         async with Ledger.open(path) as ledger:
             log = await ledger.start(make.start())
             await tell_first(make, log)
             other = await ledger.start(make.start(agent="writer", context="fiction"))
-            tempted = make.evidence([0.1, 0.5, 0.1])
-            await other.judge(make.judged("b1", tempted, context="fiction"))
-            await other.judge(make.judged("b2", make.evidence([0.1])))
-            await other.judge(make.judged("d1", make.evidence([0.6, 0.9]), "fiction"))
+            for id, deceit in (("b1", [0.1, 0.5, 0.1]), ("b2", [0.1]), ("d1", [0.6, 0.9])):
+                await other.judge(make.judged(id, make.evidence(deceit), context="fiction"))
             return log.run, other.run
 
     return Told(path, *asyncio.run(tell()))
+
+
+@pytest.fixture
+def told(told_once: Told, tmp_path: Path) -> Told:
+    """A copy of that ledger, to be asked or damaged."""
+    return replace(told_once, path=Path(shutil.copy(told_once.path, tmp_path / "told.db")))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Integrity: whatever is changed, taken out or put in between is found and named."""
 
 import pytest
+
 from secateur.runtime.ledger import connect, integrity, tables
 from secateur.runtime.ledger.audit import AuditLog
 
@@ -118,7 +119,7 @@ def test_a_changed_policy_is_found(told, column):
 @pytest.mark.parametrize("column", [c.name for c in tables.thought.c if c.name != "run_id"])
 def test_a_changed_column_of_a_thought_is_found_and_made_anew(told, column):
     fix = "UPDATE tag_score SET thought_id = 'zz' WHERE thought_id = 'b1'"
-    new = "'zz'" if column == "id" else "coalesce(0 * (typeof(%s) = 'text'), 0) + 77" % column
+    new = "'zz'" if column == "id" else "77"
     told.change(
         *([fix] if column == "id" else []),
         f"UPDATE thought SET {column} = {new} WHERE run_id = '{told.first}' AND id = 'b1'",

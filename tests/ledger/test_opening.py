@@ -13,6 +13,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
@@ -59,7 +60,7 @@ def test_a_ledger_goes_down_to_nothing_and_up_again(fresh):
         assert sa.inspect(connection).get_table_names() == ["alembic_version"]
         assert sa.inspect(connection).get_view_names() == []
     engine.dispose()
-    with pytest.raises(LedgerError, match="is at revision 0000.*secateur db upgrade"):
+    with pytest.raises(LedgerError, match="is at revision 0000"):
         AuditLog(fresh)
     assert connect.upgrade(fresh) == ("0000", tables.HEAD)
     AuditLog(fresh).close()

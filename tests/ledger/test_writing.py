@@ -7,9 +7,11 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 from secateur.agents.thought import Status
 from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.audit import AuditLog
@@ -28,8 +30,6 @@ def seqs(path: Path, run: str) -> list[int]:
 
 
 def test_run_ids_sort_by_time():
-    from datetime import UTC, datetime, timedelta
-
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     ids = [new_run_id(begin + timedelta(milliseconds=n * 7)) for n in range(200)]
     assert ids == sorted(ids)
@@ -212,7 +212,7 @@ def check_acknowledged(path: Path, acknowledged: list[tuple[str, str]]) -> None:
         assert found == list(range(len(found)))
 
 
-@pytest.mark.parametrize("count", [1, 40, 150])
+@pytest.mark.parametrize("count", [1, 100])
 def test_nothing_that_was_acknowledged_is_lost_by_kill_9(tmp_path, count):
     path = tmp_path / "x.db"
     process = child(path)
