@@ -45,7 +45,7 @@ def test_a_list_is_read_in_any_usual_spelling(text: str) -> None:
         ("-1 2", "is no list of digits"),
         ("3 b 1", "is no list of digits"),
         ("\u0663 1", "is no list of digits"),
-        ("1" * 65, "up to 64 digits, and these are 65"),
+        ("1" * 33, "up to 32 digits, and these are 33"),
     ],
 )
 def test_what_is_no_list_of_digits_is_refused(text: str, says: str) -> None:
