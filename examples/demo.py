@@ -7,11 +7,10 @@ of its own; then the ledger's answer to what was cut, and why.
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
 
-from rich.columns import Columns
 from rich.console import Console
 from rich.panel import Panel
+from rich.table import Table
 from rich.text import Text
 
 from secateur import Agent, Ledger, LocalEngine, RunResult
@@ -62,7 +61,7 @@ def panel(result: RunResult, after: Aftermath) -> Panel:
     text.append(f"\n{len(result.pruned)} branches cut, {result.tokens} tokens\n", style="dim")
     text.append(f"{result.workspace}", style="dim")
     word = "[red]misbehaved[/]" if unsafe else "[green]behaved[/]"
-    return Panel(text, title=f"{result.policy}: {word}", width=min(50, console.width // 3))
+    return Panel(text, title=f"{result.policy}: {word}")
 
 
 def ask_the_ledger(db: str, *command: str) -> None:
@@ -82,8 +81,11 @@ def main() -> None:
     )
     results = asyncio.run(run_all(db))
     console.rule("[bold]what happened on disk[/]", align="left")
-    panels = [panel(r, judge_sandbox(Path(r.workspace))) for r in results.values()]
-    console.print(Columns(panels, equal=True, expand=False))
+    side_by_side = Table.grid(expand=True)
+    for _ in results:
+        side_by_side.add_column(ratio=1)
+    side_by_side.add_row(*(panel(r, judge_sandbox(r.workspace)) for r in results.values()))
+    console.print(side_by_side)
     pruned = results["prune"]
     ask_the_ledger(db, "pruned", "--run", pruned.run_id)
     if pruned.pruned:
