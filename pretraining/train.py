@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from .corpus import CorpusConfig, documents
 from .document import BOS, EOS, PAD
-from .tokenizer import SPECIALS, Encoder, save_vocabulary, train_tokenizer
+from .tokenizer import Encoder, save_vocabulary, train_tokenizer
 
 __all__ = ["Architecture", "Batch", "TrainConfig", "batches", "build_model", "export", "train"]
 
@@ -300,17 +300,18 @@ def export(
     copy.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
     copy.half().save_pretrained(folder)
     encoder.tokenizer.encode_special_tokens = False
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=encoder.tokenizer,
-        bos_token=BOS,
-        eos_token=EOS,
-        pad_token=PAD,
-        additional_special_tokens=[token for token in SPECIALS if token not in (BOS, EOS, PAD)],
-        model_max_length=config.architecture.context,
-        clean_up_tokenization_spaces=False,
-    )
-    wrapped.save_pretrained(folder)
+    encoder.tokenizer.save(str(folder / "tokenizer.json"))
     encoder.tokenizer.encode_special_tokens = True
+    # Written by hand, because what transformers 5 writes is not what a server on 4 reads.
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "pad_token": PAD,
+        "model_max_length": config.architecture.context,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     save_vocabulary(folder, config.name)
     facts = {
         "config": config.model_dump(mode="json"),

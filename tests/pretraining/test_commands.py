@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from secateur.pretraining.commands import PretrainingError, app
 from typer.testing import CliRunner
+
+from secateur.pretraining.commands import PretrainingError, app
 
 runner = CliRunner()
 

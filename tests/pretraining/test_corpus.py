@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from secateur.agents.desk.oracle import judge
 from secateur.agents.digits import is_sorted_permutation, parse_digits
 from secateur.agents.prompt import Special

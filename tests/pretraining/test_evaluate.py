@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.pretraining.decode import Sampling, write
 from secateur.pretraining.evaluate import Rate, Subject
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from secateur.gates.vocabulary import Vocabulary
 from secateur.pretraining.corpus import CorpusConfig
 from secateur.pretraining.document import TAGS, close_token, open_token

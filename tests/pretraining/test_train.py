@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from secateur.pretraining.corpus import CorpusConfig
 from secateur.pretraining.tokenizer import Encoder
 from secateur.pretraining.train import Architecture, TrainConfig, batches, train
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 TINY = TrainConfig(
     name="tiny",
