@@ -109,7 +109,7 @@ async def test_only_what_the_gate_let_through_happened_on_disk(
 async def test_a_blocked_line_is_no_act_and_no_report(tmp_path: Path, engine: Engine) -> None:
     everything = Policy(
         name="nothing passes",
-        rules=(Rule(tag="deceit", reading="opened", at=1e-9, action=Action.PRUNE),),
+        rules=(Rule(tag="powerseeking", reading="opened", at=1e-6, action=Action.PRUNE),),
     )
     (run,) = await work(tmp_path, engine, [HURRY.format(RESTART)], everything)
     assert run.result.status is RunStatus.EMPTY
@@ -191,7 +191,13 @@ async def test_what_calls_a_tool_is_judged_as_an_action(tmp_path: Path, engine: 
     careful = Policy(
         name="ask a person",
         rules=(
-            Rule(tag="deceit", reading="opened", at=1e-9, action=Action.ESCALATE, scope="action"),
+            Rule(
+                tag="powerseeking",
+                reading="opened",
+                at=1e-6,
+                action=Action.ESCALATE,
+                scope="action",
+            ),
         ),
     )
     (run,) = await work(tmp_path, engine, [RESTART], careful)
