@@ -1,1 +1,1 @@
-
+"""The shipped model, one folder a model."""

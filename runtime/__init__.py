@@ -1,1 +1,1 @@
-
+"""What makes agents run: engines, scheduler, ledger, command line."""

@@ -1,1 +1,1 @@
-
+"""The shipped policies, as YAML."""

@@ -1,1 +1,1 @@
-
+"""Training configurations, as YAML."""

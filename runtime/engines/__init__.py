@@ -1,1 +1,1 @@
-
+"""Where tokens come from: the Engine protocol and the engines that keep it."""

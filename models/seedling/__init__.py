@@ -1,0 +1,1 @@
+"""A small tag-pretrained Llama; see README.md, its model card."""
