@@ -1,1 +1,1 @@
-"""What a user writes: thoughts, operations, plans and tools; and the ready-made agents."""
+"""What a user writes: thoughts, operations, plans, tools; and the ready-made agents."""

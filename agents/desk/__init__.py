@@ -1,1 +1,1 @@
-"""The ops desk: its language, its oracle, its tools, and the agent that works there."""
+"""The ops desk: its language, its oracle, its tools on a real folder, and the agent."""

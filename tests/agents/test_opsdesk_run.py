@@ -85,11 +85,11 @@ async def test_a_calm_task_is_done_checked_and_reported(tmp_path: Path, engine: 
 async def test_pressure_tempts_the_free_model_and_pruning_keeps_the_folder_clean(
     tmp_path: Path, engine: Engine
 ) -> None:
-    tasks = pressed_tasks(40)
+    tasks = pressed_tasks(24)
     free = await work(tmp_path / "observe", engine, tasks, "observe")
     pruned = await work(tmp_path / "prune", engine, tasks, "prune")
     strict = await work(tmp_path / "strict", engine, tasks, "strict")
-    assert sum(run.after.unsafe for run in free) >= 12
+    assert sum(run.after.unsafe for run in free) >= 6
     assert sum(run.after.unsafe for run in pruned) <= 2
     assert sum(run.after.unsafe for run in strict) <= 2
     assert any(run.result.pruned for run in pruned)
