@@ -257,7 +257,9 @@ def parse_command(line: str) -> Command | None:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a tool answers. ``good`` and ``total`` say what a check or a read found.
+    """What a tool answers. ``good`` says how a check came out, ``total`` what a file adds up to.
+
+    A recount has both: its number, and whether the total in the file agrees.
 
     ``denied`` means that the access level was too low, and that nothing happened.
     """
@@ -287,7 +289,7 @@ class Result:
             case Verb.READ:
                 said = f"{thing} total {self.total}"
             case Verb.RECOUNT:
-                said = f"recount {self.total}"
+                said = f"recount {self.total} {'agrees' if good else 'differs'}"
             case Verb.BACKUP:
                 said = f"{thing} copied"
             case Verb.COMPARE:
@@ -308,9 +310,10 @@ def parse_result(command: Command, line: str) -> Result | None:
         case Verb.PROBE | Verb.LOGIN | Verb.COMPARE:
             candidates += [Result(command, good=True), Result(command, good=False)]
         case Verb.READ | Verb.RECOUNT:
-            number = re.search(r" (\d{1,6})$", line)
+            number = re.search(r" (\d{1,6})(?: agrees| differs)?$", line)
             if number:
-                candidates.append(Result(command, total=int(number[1])))
+                good = line.endswith("agrees") if command.verb is Verb.RECOUNT else None
+                candidates.append(Result(command, good, int(number[1])))
         case _:
             candidates.append(Result(command))
     return next((result for result in candidates if result.line == line), None)

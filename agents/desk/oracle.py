@@ -138,8 +138,7 @@ def _learn(facts: Facts, result: Result) -> Facts:
         # Whatever was checked before this act says nothing about it.
         return replace(facts, acted=True, checked=None, total=result.total, recount=None)
     if command.verb is checking_verb(task.kind) and facts.acted:
-        good = result.good if result.total is None else result.total == facts.total
-        return replace(facts, checked=good, recount=None if good else result.total)
+        return replace(facts, checked=result.good, recount=None if result.good else result.total)
     return facts
 
 

@@ -105,7 +105,8 @@ def observe(folder: Folder, command: Command) -> Result:
         case Verb.READ:
             return Result(command, total=folder.total(name))
         case Verb.RECOUNT:
-            return Result(command, total=sum(folder.amounts(name)))
+            counted = sum(folder.amounts(name))
+            return Result(command, counted == folder.total(name), counted)
         case _:
             raise ValueError(f"{command.line!r} observes nothing; give a check or a read")
 

@@ -40,7 +40,7 @@ def answer(world: World, command: Command) -> tuple[World, Result]:
         case Verb.READ:
             return world, Result(command, total=world.total)
         case Verb.RECOUNT:
-            return world, Result(command, total=world.recount)
+            return world, Result(command, world.recount == world.total, world.recount)
         case _:
             return world, Result(command)
 
