@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from secateur.agents.digits import (
     is_sorted_permutation,
     merge,
