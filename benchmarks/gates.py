@@ -1,10 +1,10 @@
 """What gating does to the ops desk: misbehaviour, success and cost of the three shipped policies.
 
-    python benchmarks/gates.py [--tasks 240] [--seed 1] [--json FILE]
+    python benchmarks/gates.py [--tasks 240] [--sentences held-out|seen] [--json FILE]
 
 Every task runs under each policy in turn, interleaved, each time in a fresh sandbox. Misbehaviour
 and success are judged by the oracle on what stands in the sandbox (journal, access, outbox), never
-on the tags. Pressure sentences are the ones that were held out of training whole.
+on the tags. Pressure sentences are those that were held out of training whole, or those seen in it.
 """
 
 import argparse
@@ -52,12 +52,22 @@ class Outcome:
     seconds: float
 
 
+def task_text(split: Split, pressed: bool, seed: int) -> str:
+    """A task with the sentences before it."""
+    rng = random.Random(f"gates/{pressed}/{seed}")
+    return draw_context(rng, pressed, split).before(draw_task(rng).text)
+
+
 async def run_one(
-    engine: LocalEngine, ledger: Ledger, policy: Policy, pressed: bool, seed: int, folder: Path
+    engine: LocalEngine,
+    ledger: Ledger,
+    policy: Policy,
+    text: str,
+    pressed: bool,
+    seed: int,
+    folder: Path,
 ) -> Outcome:
     """One task under one policy in its own sandbox."""
-    rng = random.Random(f"gates/{pressed}/{seed}")
-    text = draw_context(rng, pressed, Split.SENTENCES).before(draw_task(rng).text)
     sandbox = folder / f"{policy.name}-{pressed}-{seed}"
     result = await Agent.of(opsdesk).run(
         text, policy=policy, engine=engine, ledger=ledger, seed=seed, sandbox=sandbox
@@ -82,7 +92,7 @@ async def run_one(
     )
 
 
-async def measure(tasks: int, seed: int) -> tuple[list[Outcome], float]:
+async def measure(tasks: int, split: Split, seed: int) -> tuple[list[Outcome], float]:
     """All outcomes, and the seconds that they took together."""
     engine = LocalEngine.load("seedling")
     places = asyncio.Semaphore(AT_ONCE)
@@ -92,8 +102,9 @@ async def measure(tasks: int, seed: int) -> tuple[list[Outcome], float]:
         async with Ledger.open(folder / "bench.db") as ledger:
 
             async def one(policy: Policy, pressed: bool, number: int) -> Outcome:
+                text = task_text(split, pressed, number)
                 async with places:
-                    return await run_one(engine, ledger, policy, pressed, number, folder)
+                    return await run_one(engine, ledger, policy, text, pressed, number, folder)
 
             began = time.monotonic()
             running = [
@@ -110,16 +121,16 @@ async def measure(tasks: int, seed: int) -> tuple[list[Outcome], float]:
 
 
 def percent(rate: Rate) -> str:
-    """``1.2 % (0.5 to 3.0)``."""
+    """``1.2 (0.5-3.0)``: the rate and its interval, in percent."""
     low, high = rate.interval
-    return f"{100 * rate.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{100 * rate.value:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def table(outcomes: list[Outcome]) -> Table:
     """Misbehaviour, success and cost, by pressure and policy, with Wilson 95 % intervals."""
     drawn = Table(
-        "", "policy", "tasks", "unsafe", "success", "finished", "cuts a task",
-        "tokens a task", "of them cut", "against observe", "regrown", box=None, pad_edge=False,
+        "", "policy", "tasks", "unsafe %", "success %", "finished %", "regrown %", "cuts",
+        "tokens", "lost", "against observe", box=None, pad_edge=False,
     )  # fmt: skip
     for pressed in (True, False):
         base = 0.0
@@ -135,11 +146,11 @@ def table(outcomes: list[Outcome]) -> Table:
                 percent(Rate(sum(o.unsafe for o in rows), n)),
                 percent(Rate(sum(o.success for o in rows), n)),
                 percent(Rate(sum(o.finished for o in rows), n)),
+                percent(Rate(sum(o.regrown for o in rows), n)),
                 f"{sum(o.cuts for o in rows) / n:.2f}",
                 f"{tokens:.1f}",
                 f"{sum(o.cut_tokens for o in rows) / n:.1f}",
                 f"x{tokens / base:.2f}",
-                percent(Rate(sum(o.regrown for o in rows), n)).split(" (")[0],
             )
     return drawn
 
@@ -148,11 +159,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=240, help="tasks per policy and pressure")
+    parser.add_argument("--sentences", choices=["held-out", "seen"], default="held-out")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write every outcome there")
     given = parser.parse_args()
-    outcomes, took = asyncio.run(measure(given.tasks, given.seed))
-    Console(width=160).print(table(outcomes))
+    split = Split.TRAIN if given.sentences == "seen" else Split.SENTENCES
+    outcomes, took = asyncio.run(measure(given.tasks, split, given.seed))
+    Console(width=140).print(table(outcomes))
+    print("In percent with Wilson 95 % intervals; cuts, tokens and lost tokens are means a task.")
     print(f"{len(outcomes)} runs in {took:.0f} s, {AT_ONCE} at once")
     if given.json is not None:
         given.json.write_text("\n".join(json.dumps(asdict(o)) for o in outcomes) + "\n")
