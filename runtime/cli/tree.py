@@ -80,8 +80,8 @@ def because(thought: Drawn) -> str | None:
             return f"could not be read: {judgement.reason}"
         case Verdict(cause=Crossing() as cause):
             if cause.reading == "emitted":  # always 1 against 1; what it stood at says more
-                peak = judgement.scores[cause.tag]["peak"]
-                return f"{cause.tag} emitted, at p {peak:.2f}"
+                peak = judgement.scores.get(cause.tag, {}).get("peak")
+                return f"{cause.tag} emitted" + ("" if peak is None else f", at p {peak:.2f}")
             return f"{cause.tag} {cause.reading} {cause.score:.2f} ≥ {cause.threshold:g}"
         case _:
             return thought.reason
