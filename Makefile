@@ -20,8 +20,9 @@ check: $(VENV)/.dev  ## Lint, format, types, and the direction of imports.
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -q tests/test_house.py
 
-bench: $(VENV)/.dev  ## Measure: efficacy of the gates on the ops desk.
+bench: $(VENV)/.dev  ## Measure the gates on the ops desk, and the graph plan on sorting.
 	$(BIN)/python benchmarks/gates.py
+	$(BIN)/python benchmarks/sort.py
 
 clean:  ## Remove the virtual environment and what builds leave.
 	rm -rf $(VENV) build dist *.egg-info
