@@ -289,7 +289,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure the model in ``folder`` on ``n`` fresh instances per figure; see :func:`markdown`."""
     subject = Subject.load(folder)
-    facts: dict[str, Any] = {"model": subject.model.config.name_or_path, "n": n, "seed": seed}
+    facts: dict[str, Any] = {"model": folder.name, "n": n, "seed": seed}
     facts["lists"] = {}
     for name, tests in list_tests(random.Random(f"eval/{seed}/lists"), n).items():
         tell(name)

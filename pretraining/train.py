@@ -299,6 +299,7 @@ def export(
     copy = build_model(config, encoder)
     copy.load_state_dict({name: value.cpu() for name, value in model.state_dict().items()})
     copy.half().save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
     encoder.tokenizer.encode_special_tokens = False
     encoder.tokenizer.save(str(folder / "tokenizer.json"))
     encoder.tokenizer.encode_special_tokens = True
