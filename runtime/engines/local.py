@@ -37,7 +37,7 @@ class LocalEngine:
 
         self._checkpoint = checkpoint
         self._worker = Worker(checkpoint, max_batch)
-        weakref.finalize(self, self._worker.close)
+        weakref.finalize(self, self._worker.end)
 
     @classmethod
     def load(

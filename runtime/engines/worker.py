@@ -98,6 +98,15 @@ class Worker:
         """Wait until the thread has ended."""
         self._thread.join()
 
+    def end(self) -> None:
+        """Close and wait, from wherever the last reference was dropped.
+
+        A thread that is still in torch while the interpreter shuts down would abort the process.
+        """
+        self.close()
+        if threading.current_thread() is not self._thread:
+            self.join()
+
     def _run(self) -> None:
         end = EngineError("the local engine is closed; load it again")
         try:
