@@ -197,7 +197,8 @@ def _print_result(result: RunResult) -> None:
         f"{len(result.pruned)} pruned, {result.tokens} tokens, {result.seconds:.1f} s"
     )
     if result.reason is not None:
-        console.print(f"[bold]reason[/]  {result.reason}", markup=True)
+        console.print("[bold]reason[/]  ", end="")
+        console.print(result.reason, markup=False)  # it may quote the task
     if result.pruned:
         console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
 
@@ -219,9 +220,11 @@ def _quiet(thought: Thought) -> None:
 def _read_tasks(path: Path, seed: int) -> list[_Task]:
     """The tasks of a JSONL file. Raises :class:`TasksError` with file and line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8").splitlines()
     except OSError as error:
         raise TasksError(f"{path}: {error.strerror}; give a JSONL file of tasks") from None
+    except UnicodeDecodeError:
+        raise TasksError(f"{path}: not UTF-8 text; save the tasks as UTF-8") from None
     found: list[_Task] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
