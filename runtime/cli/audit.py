@@ -2,14 +2,17 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ...gates.policy import Policy
 from ..ledger.audit import AuditLog
@@ -28,6 +31,11 @@ DbOption = Annotated[
     typer.Option("--db", help="The ledger: a path or a database URL. Else SECATEUR_DB."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_SHRINKS = ("text", "task")
+_SHORTEST = 8
+"""Columns a text or task keeps on a narrow terminal."""
+_UNLIMITED = 10_000
 
 _SPAN = re.compile(r"^(\d+)([mhdw])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -96,10 +104,9 @@ def show(run: RunArgument, db: DbOption = None, json_: JsonOption = False) -> No
             }
         )
         return
-    console = Console(highlight=False)
+    console = _console()
     for name, value in _facts(found).items():
-        console.print(f"[bold]{name:>10}[/]  ", end="")
-        console.print(value, markup=False)
+        console.print(Text.assemble((f"{name:>10}  ", "bold"), value))
     table = _table("seq", "at", "kind", "actor", "thought", "hash")
     for event in events:
         table.add_row(
@@ -110,7 +117,7 @@ def show(run: RunArgument, db: DbOption = None, json_: JsonOption = False) -> No
             event.thought or "",
             event.hash[:12],
         )
-    console.print(table)
+    _print_table(table, "no events")
 
 
 @app.command()
@@ -134,7 +141,7 @@ def tree(
     if json_:
         _print_json([thought.as_json() for thought in thoughts])
         return
-    Console().print(render_tree(thoughts, title))
+    _console().print(render_tree(thoughts, title))
 
 
 @app.command()
@@ -198,7 +205,7 @@ def why(
     if json_:
         _print_json(found.as_json())
         return
-    print_why(found, Console(highlight=False))
+    print_why(found, _console())
 
 
 @app.command()
@@ -281,29 +288,45 @@ def _facts(run: RunRow) -> Mapping[str, str]:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     numbers = ("thoughts", "cut", "tokens", "score", "from", "seq")
     for column in columns:
-        wide = column in ("text", "task")
         table.add_column(
             column,
             justify="right" if column in numbers else "left",
-            no_wrap=not wide,
-            overflow="fold",
+            no_wrap=True,
+            overflow="ellipsis",
         )
     return table
 
 
 def _print_table(table: Table, otherwise: str) -> None:
+    """On a terminal only a text or task is shortened; a table that is wider still, wraps."""
     if not table.row_count:
         print(otherwise)
         return
+    console = _console()
+    for column in table.columns:
+        column.width = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+    wide = sum((column.width or 0) + 1 for column in table.columns)
+    for column in table.columns:
+        if column.header in _SHRINKS and column.width and wide > console.width:
+            narrow = min(column.width, max(_SHORTEST, column.width - (wide - console.width)))
+            wide -= column.width - narrow
+            column.width = narrow
+    console.width = max(console.width, wide)
     # Cells hold what models wrote: nothing in them is markup.
-    Console(markup=False, highlight=False).print(table)
+    console.print(table, crop=False)
+
+
+def _console() -> Console:
+    """Standard output: as wide as the terminal, or without a limit where there is none."""
+    width = None if sys.stdout.isatty() else _UNLIMITED
+    return Console(width=width, markup=False, highlight=False)
 
 
 def _moment(iso: str) -> str:
-    return iso[:19].replace("T", " ")
+    return iso[5:16].replace("T", " ") if sys.stdout.isatty() else iso[:19].replace("T", " ")
 
 
 def _write(path: Path, text: str) -> None:

@@ -122,6 +122,35 @@ def test_the_tree_can_be_kept_as_a_picture(command, told, tmp_path):
     assert (tmp_path / "run.svg").read_text().startswith("<svg")
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_table_loses_an_id_or_a_column(command, told, monkeypatch, terminal):
+    monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: terminal)
+    _, out, _ = command("audit", "runs", "--db", told.path)
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head == [
+        "run",
+        "started",
+        "agent",
+        "policy",
+        "status",
+        "thoughts",
+        "cut",
+        "tokens",
+        "task",
+    ]
+    assert {row[0] for row in rows} == {told.first, told.second}
+    assert not terminal or all(len(line.rstrip()) <= 80 for line in out.splitlines())
+    _, out, _ = command("audit", "pruned", "--db", told.path)
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head == ["thought", "run", "agent", "at", "tag", "reading", "score", "from", "text"]
+    assert {row[1] for row in rows} == {told.first, told.second}
+    _, out, _ = command("audit", "show", told.first, "--db", told.path)
+    ((hash,),) = told.ask("SELECT hash FROM event WHERE run_id = ? AND seq = 1", (told.first,))
+    assert f"{hash[:12]}" in out
+    assert told.first in out
+
+
 @pytest.mark.parametrize(
     "words",
     [
