@@ -245,7 +245,9 @@ class _Watch:
     def finish(self, evidence: Evidence) -> Verdict:
         """The verdict on the finished thought."""
         tokens = len(evidence.token_ids)
-        if self._weighed and tokens and not evidence.weighed:
+        if not tokens:
+            raise UnreadableError("no token was generated, so there is nothing to judge by")
+        if self._weighed and not evidence.weighed:
             raise UnreadableError("a rule reads the posterior, and its terms were never made")
         check_sentences(evidence.sentences, sorted(self._weighed), tokens)
         return self._verdict(self._meter.readings(self._calibrations, evidence))

@@ -200,7 +200,10 @@ class Meter:
                 nats = -self._own_log_survival[tag] / max(length, 1)
                 scores[Reading.RATE] = Score(nats, 0, length)
             if worst is not None:
-                scores[Reading.POSTERIOR] = worst.get(name, Score(0.0, 0, 0))
+                # A tag that the model wrote itself is no hypothesis any more.
+                wrote = scores[Reading.EMITTED]
+                weighed = worst.get(name, Score(0.0, 0, 0))
+                scores[Reading.POSTERIOR] = wrote if wrote.value else weighed
             calibration = calibrations.get(name)
             if calibration is not None and calibration.of in scores:
                 raw = scores[calibration.of]
@@ -229,7 +232,8 @@ def read(
     """Every reading of every tag of one finished generation.
 
     Raises :class:`UnreadableError` for NaN, infinities, p > 1, wrong lengths and missing columns.
-    ``posterior`` is there when the evidence was weighed, and 0 without a sentence to weigh.
+    ``posterior`` is there when the evidence was weighed: 1 for a tag that was sampled, and 0
+    without a sentence to weigh.
     """
     layout = Layout.of(vocabulary)
     check_shapes(evidence, layout)

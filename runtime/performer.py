@@ -13,14 +13,15 @@ from ..agents.operations import Act, Ask, KeepBest, KeepValid, Score, Split, wri
 from ..agents.prompt import Sampling, Special
 from ..agents.spec import AgentSpec
 from ..agents.thought import Scene, Status, Thought, thought_id
-from ..agents.tool import Workspace
-from ..gates.canonical import digest
+from ..agents.tool import Call, Tool, Workspace
+from ..gates.canonical import canonical_json, digest
 from ..gates.control import BAN, Control
 from ..gates.errors import SecateurError
 from ..gates.evidence import Evidence
 from ..gates.gate import StreamGate, decide
 from ..gates.policy import Policy, Scope
 from ..gates.verdict import Action, Broken, Judgement
+from ..gates.vocabulary import Scheme
 from .engines.protocol import Engine, EngineError, Request, Token
 from .ledger.events import ModelIntent, ThoughtRecord
 from .ledger.ledger import RunLog
@@ -116,13 +117,14 @@ class Performer:
             thought = await self._try(work, operation, prompt, sampling, controls, len(tries))
             tries.append(thought)
             again = thought.judgement is not None and thought.judgement.action is Action.RESAMPLE
-            if not again:
+            if not again or not self.spending.admits_retry():
                 return tries
 
     def _controls(self, banned: bool) -> Mapping[str, Control]:
         controls = dict(self.policy.controls(self.context))
         if banned:
-            controls |= {tag.name: BAN for tag in self.engine.info.vocabulary.vocabulary.tags}
+            tags = self.engine.info.vocabulary.vocabulary.tags
+            controls |= {tag.name: BAN for tag in tags if tag.scheme is not Scheme.DOCUMENT}
         return controls
 
     async def _try(
@@ -173,9 +175,9 @@ class Performer:
                 if operation.calls is not None and operation.calls(made.text.strip()) is not None:
                     scope = "action"
                 judgement = self._decide(evidence, scope, attempt)
-        except EngineError as error:
-            _log.warning("model call failed", thought=id, reason=str(error))
-            failed = replace(thought, status=Status.FAILED, reason=str(error))
+        except Exception as error:  # whatever an engine or a gate raises fails this branch alone
+            _log.warning("model call failed", thought=id, reason=_reason(error))
+            failed = replace(thought, status=Status.FAILED, reason=_reason(error))
             await self.log.judge(_record(failed, work.index))
             return self._remember(failed)
         thought = replace(
@@ -218,6 +220,8 @@ class Performer:
                 judgement = gate.feed(token)
                 if judgement is not None:
                     break
+        if judgement is None and (not tokens or tokens[-1].finish is None):
+            raise EngineError("the stream broke off before the model ended; run the task again")
         return _Generation(tuple(tokens), gate.evidence(), judgement)
 
     def _decide(self, evidence: Evidence, scope: Scope, attempt: int) -> Judgement:
@@ -276,7 +280,8 @@ class Performer:
 
     async def _split(self, work: Work, operation: Split) -> Sequence[Thought]:
         try:
-            parts = list(operation.by(self.scene(work.parents)))
+            parts = [(str(text), value) for text, value in operation.by(self.scene(work.parents))]
+            canonical_json([value for _, value in parts])
         except Exception as error:
             return [await self._failed(work, _reason(error))]
         made: list[Thought] = []
@@ -291,6 +296,7 @@ class Performer:
         """The tool call that the parent asks for; the parent was judged in scope ``action``."""
         try:
             call = operation.calls(work.parents[0].text)
+            canonical_json(None if call is None else call.arguments)
         except Exception as error:
             return [await self._failed(work, _reason(error))]
         if call is None:
@@ -300,19 +306,29 @@ class Performer:
             return [await self._failed(work, f"no tool {call.tool!r}; there are: {known}")]
         thought = self._made(work, content=[call.tool, call.arguments])
         await self.log.intend_tool(thought.id, call.tool, call.arguments)
+        # A thread cannot be stopped, and what it does must be known: when the run is cancelled, the
+        # tool's end is still awaited and recorded.
+        acting = asyncio.ensure_future(self._call(work, operation.tools[call.tool], call, thought))
+        try:
+            return [await asyncio.shield(acting)]
+        except asyncio.CancelledError:
+            await acting
+            raise
+
+    async def _call(self, work: Work, tool: Tool, call: Call, thought: Thought) -> Thought:
+        """Run a tool whose intent is durable, and record what it said."""
         began = time.monotonic()
         try:
-            tool = operation.tools[call.tool]
-            text = await asyncio.to_thread(tool.run, self.workspace, call.arguments)
+            text, ok = await asyncio.to_thread(tool.run, self.workspace, call.arguments), True
         except Exception as error:
-            took = time.monotonic() - began
-            reason = _reason(error)
-            await self.log.tool_result(thought.id, call.tool, reason, ok=False, latency_s=took)
-            failed = replace(thought, status=Status.FAILED, reason=reason)
-            return [await self.place(failed, work.index, acted=call.tool)]
+            text, ok = _reason(error), False
         took = time.monotonic() - began
-        await self.log.tool_result(thought.id, call.tool, text, ok=True, latency_s=took)
-        return [await self.place(replace(thought, text=text), work.index, acted=call.tool)]
+        await self.log.tool_result(thought.id, call.tool, text, ok=ok, latency_s=took)
+        if ok:
+            done = replace(thought, text=text)
+        else:
+            done = replace(thought, status=Status.FAILED, reason=text)
+        return await self.place(done, work.index, acted=call.tool)
 
     # Thoughts
 
@@ -359,7 +375,9 @@ def _status(judgement: Judgement) -> Status:
 
 def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
     try:
-        return replace(thought, value=parse(thought.text))
+        value = parse(thought.text)
+        canonical_json(value)  # what the ledger cannot hold is rubbish too
+        return replace(thought, value=value)
     except Exception as error:
         return replace(
             thought, status=Status.FAILED, reason=f"the text does not parse: {_reason(error)}"

@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..agents.prompt import Text
 from ..gates.evidence import Evidence, SentenceScore
 from ..gates.posterior import NEGLIGIBLE, negligible
-from ..gates.vocabulary import Scheme, Vocabulary
+from ..gates.vocabulary import BoundVocabulary, Scheme, Vocabulary
 from .engines.protocol import Engine
 
 __all__ = ["sentence_ranges", "weigh"]
@@ -44,66 +45,89 @@ def sentence_ranges(texts: Sequence[str], unit: str) -> list[tuple[int, int, boo
 async def weigh(
     engine: Engine, prompt: Sequence[int], evidence: Evidence, texts: Sequence[str]
 ) -> Evidence:
-    """The evidence with the posterior's terms for every untagged sentence and every span tag.
+    """The evidence with the posterior's terms for every sentence and every span tag.
 
-    ``texts`` are the T tokens' texts. A scoring pass is skipped where even a certain tagged
-    reading of the sentence could not lift the posterior above :data:`NEGLIGIBLE`.
-    Raises :class:`EngineError`.
+    ``texts`` are the T tokens' texts. A sentence in which a tag was sampled is weighed as if it
+    had been written without, so that one tag hides no other. A scoring pass is skipped where even
+    a certain tagged reading of the sentence could not lift the posterior above
+    :data:`NEGLIGIBLE`. Raises :class:`EngineError`.
     """
     bound = engine.info.vocabulary
     spans = [tag for tag in bound.vocabulary.tags if tag.scheme is Scheme.SPAN]
-    literals = set(bound.ids.values())
     passes: list[tuple[list[int], list[int]]] = []
-    sentences: list[tuple[SentenceScore, dict[str, list[tuple[float, int]]]]] = []
+    plans: list[_Weighing] = []
     for start, end, complete in sentence_ranges(texts, _unit(bound.vocabulary)):
-        if literals.intersection(evidence.token_ids[start:end]) or not "".join(texts[start:end]):
-            continue  # It carries its own tag (``emitted`` tells), or it is empty.
-        untagged = float(np.sum(evidence.chosen[start:end], dtype=np.float64))
+        if not "".join(texts[start:end]).strip():
+            continue
         context = [*prompt, *evidence.token_ids[:start]]
-        body, tail = _body_and_tail(engine, evidence.token_ids, texts, start, end)
-        opens: dict[str, float] = {}
-        wanted: dict[str, list[tuple[float, int]]] = {}
+        marked = bool(set(bound.ids.values()).intersection(evidence.token_ids[start:end]))
+        body, tail = _body_and_tail(engine, bound, evidence.token_ids, texts, start, end)
+        # What decoding knows is the sentence's probability with the tag in it.
+        untagged = None if marked else float(np.sum(evidence.chosen[start:end], dtype=np.float64))
+        plan = _Weighing(start, end, untagged, len(passes), {}, {})
+        if marked:
+            passes.append((context, [*body, *tail]))
         for tag in spans:
             row = [
                 (float(evidence.belief[start, place]), bound.ids[column.token])
                 for place, column in enumerate(bound.vocabulary.columns)
                 if column.tag == tag.name and column.role == "open"
             ]
-            opens[tag.name] = _log_sum([log_p for log_p, _ in row])
-            if negligible(opens[tag.name], untagged) < NEGLIGIBLE:
+            plan.opens[tag.name] = _log_sum([log_p for log_p, _ in row])
+            plan.bands[tag.name] = []
+            known = untagged is not None
+            if known and negligible(plan.opens[tag.name], untagged) < NEGLIGIBLE:
                 continue
             close = bound.close_id(tag.name)
             ending = [close, *tail] if complete and close is not None else []
-            wanted[tag.name] = [
-                (log_p, len(passes) + place) for place, (log_p, _) in enumerate(row)
-            ]
-            passes += [([*context, opening], [*body, *ending]) for _, opening in row]
-        terms = SentenceScore(start, end, untagged, opens, {tag.name: None for tag in spans})
-        sentences.append((terms, wanted))
+            for log_p, opening in row:
+                plan.bands[tag.name].append((log_p, len(passes)))
+                passes.append(([*context, opening], [*body, *ending]))
+        plans.append(plan)
     scores = await engine.score(passes) if passes else []
-    return evidence.with_sentences(
-        tuple(_with_scores(terms, wanted, scores) for terms, wanted in sentences)
-    )
+    return evidence.with_sentences(tuple(plan.with_scores(scores) for plan in plans))
 
 
-def _with_scores(
-    terms: SentenceScore, wanted: dict[str, list[tuple[float, int]]], scores: Sequence[float]
-) -> SentenceScore:
-    tagged = dict(terms.tagged)
-    for tag, bands in wanted.items():
+@dataclass(frozen=True, slots=True)
+class _Weighing:
+    """One sentence with the scoring passes that its terms come from."""
+
+    start: int
+    end: int
+    untagged: float | None
+    """None where it takes a scoring pass of its own, the ``first``."""
+    first: int
+    opens: dict[str, float]
+    bands: dict[str, list[tuple[float, int]]]
+    """Per tag and band: log p of its opening token, and the number of the pass."""
+
+    def with_scores(self, scores: Sequence[float]) -> SentenceScore:
         # Over a tag's bands: log of sum_b p_b P(x, close | c, open_b) / p_open.
-        tagged[tag] = _log_sum([log_p + scores[place] for log_p, place in bands]) - terms.opens[tag]
-    return SentenceScore(terms.start, terms.end, terms.untagged, terms.opens, tagged)
+        tagged = {
+            tag: _log_sum([log_p + scores[place] for log_p, place in bands]) - self.opens[tag]
+            if bands
+            else None
+            for tag, bands in self.bands.items()
+        }
+        untagged = scores[self.first] if self.untagged is None else self.untagged
+        return SentenceScore(self.start, self.end, untagged, self.opens, tagged)
 
 
 def _body_and_tail(
-    engine: Engine, ids: Sequence[int], texts: Sequence[str], start: int, end: int
+    engine: Engine,
+    bound: BoundVocabulary,
+    ids: Sequence[int],
+    texts: Sequence[str],
+    start: int,
+    end: int,
 ) -> tuple[list[int], list[int]]:
-    """The sentence's own tokens, and the white space or end of text after its closing tag."""
+    """The sentence's own tokens without tags, and the white space or end of text after it."""
+    tags = set(bound.ids.values())
     last = end
     while last > start and not texts[last - 1].strip():
         last -= 1
-    body, tail = list(ids[start:last]), list(ids[last:end])
+    body = [token for token in ids[start:last] if token not in tags]
+    tail = [token for token in ids[last:end] if token not in tags]
     text = texts[last - 1] if last > start else ""
     if text != text.rstrip():  # The tokenizer glued the newline to the last word.
         written = "".join(texts[start:last])

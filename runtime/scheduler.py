@@ -49,18 +49,30 @@ class Spending:
 
     def admits(self, work: Work) -> bool:
         """Whether ``work`` may start now. Sets :attr:`ended` where it never will."""
-        if self.in_flight >= self.budget.in_flight:
+        budget, cost = self.budget, self.cost(work)
+        if time.monotonic() - self.started >= budget.seconds:
+            self.ended = f"the budget of {budget.seconds:g} seconds is spent"
+        if self.ended is not None or self.in_flight >= budget.in_flight:
             return False
-        if self.thoughts + self.in_flight >= self.budget.thoughts:
-            return self._wait_or_end(f"{self.budget.thoughts} thoughts")
-        if self.tokens + self.reserved + self.cost(work) > self.budget.tokens:
-            return self._wait_or_end(f"{self.budget.tokens} tokens")
+        if self.thoughts + self.in_flight >= budget.thoughts:
+            return self._wait_or_end(f"{self.thoughts} of {budget.thoughts} thoughts are made")
+        if self.tokens + self.reserved + cost > budget.tokens:
+            spent = f"{self.tokens} of {budget.tokens} tokens are spent"
+            return self._wait_or_end(f"{spent}, and the next step may take {cost}")
         return True
+
+    def admits_retry(self) -> bool:
+        """Whether work in flight may try once more, within what it reserved for one try."""
+        budget = self.budget
+        return (
+            self.tokens + self.reserved <= budget.tokens
+            and self.thoughts + self.in_flight <= budget.thoughts
+        )
 
     def _wait_or_end(self, what: str) -> bool:
         """What is in flight may spend less than it reserved; only alone is the end the end."""
         if self.in_flight == 0:
-            self.ended = f"the budget of {what} is spent"
+            self.ended = f"{what}: raise the budget"
         return False
 
     def reserve(self, work: Work) -> None:
@@ -112,7 +124,7 @@ async def grow(
     deadline = spending.started + spending.budget.seconds
     try:
         while True:
-            while queue and spending.ended is None and spending.admits(queue[0]):
+            while queue and spending.admits(queue[0]):
                 work = queue.popleft()
                 spending.reserve(work)
                 running[asyncio.ensure_future(perform(work))] = work

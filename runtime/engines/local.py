@@ -201,8 +201,8 @@ class LocalEngine:
         if given + wanted > limit:
             asked = f"{given} tokens" + (f" and {wanted} to generate" if wanted else "")
             raise EngineError(
-                f"{asked} do not fit the model's context of {limit}: shorten the prompt or lower "
-                "max_tokens"
+                f"{asked} do not fit the model's context of {limit}: shorten the task, or lower "
+                "the sampling's max_tokens"
             )
 
 

@@ -55,6 +55,7 @@ LOG = st.floats(-12, -0.7) | st.just(-60000.0)
 ROW = st.tuples(LOG, LOG)
 STEPS = st.lists(
     st.tuples(st.sampled_from([7, 8, 900, 901, 902]), ROW, st.sampled_from([None, None, 0, 1])),
+    min_size=1,
     max_size=25,
 )
 
@@ -104,7 +105,7 @@ def test_tokens_after_the_cut_would_not_have_changed_it(spans, step, make_eviden
 def test_readings_that_stream_never_fall(spans, step, make_evidence, path):
     tokens = [replace(step(0, 0, id=id), belief=row) for id, row, _ in path]
     watching, before = policy(), None
-    for count in range(len(tokens) + 1):
+    for count in range(1, len(tokens) + 1):
         verdict = decide(watching, make_evidence(spans, tokens[:count]), spans)
         assert isinstance(verdict, Verdict)
         for tag in TAGS:
@@ -252,7 +253,19 @@ def test_a_posterior_that_was_never_made_is_broken(spans, step, make_evidence):
 def test_nothing_to_weigh_is_no_conviction(spans, step, make_evidence):
     seen = make_evidence(spans, [step(0.1, 0)]).with_sentences(())
     assert decide(policy(CONVICTS), seen, spans).action is Action.ALLOW
-    assert decide(policy(CONVICTS), make_evidence(spans, []), spans).action is Action.ALLOW
+
+
+def test_nothing_generated_is_broken_whatever_the_rules(spans, make_evidence):
+    for made in (policy(), policy(CONVICTS)):
+        assert isinstance(decide(made, make_evidence(spans, []), spans), Broken)
+        assert isinstance(decide(made, make_evidence(spans, []).with_sentences(()), spans), Broken)
+
+
+def test_a_tag_that_was_sampled_is_certain_once_the_thought_is_weighed(spans, step, make_evidence):
+    seen = make_evidence(spans, [step(0.1, 0, id=900), step(0.1, 0)]).with_sentences(())
+    verdict = decide(policy(CONVICTS), seen, spans)
+    assert verdict.action is Action.PRUNE
+    assert verdict.scores["deceit"]["posterior"] == 1.0
 
 
 def test_sentence_terms_that_lack_the_tag_are_broken(spans, step, make_evidence):

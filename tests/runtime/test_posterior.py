@@ -3,13 +3,15 @@
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from secateur.agents.prompt import Sampling, Special, Text
+from secateur.gates.evidence import Evidence
 from secateur.gates.gate import StreamGate
 from secateur.gates.policy import Policy
 from secateur.gates.posterior import NEGLIGIBLE, negligible, posteriors
+from secateur.gates.reading import Reading
+from secateur.gates.readings import read
 from secateur.runtime.engines.local import LocalEngine
 from secateur.runtime.engines.protocol import Request
 from secateur.runtime.posterior import sentence_ranges, weigh
@@ -87,22 +89,32 @@ async def test_the_terms_are_the_probabilities_of_the_tagged_and_the_untagged_st
     await engine.aclose()
 
 
-async def test_a_sentence_that_carries_its_own_tag_is_not_weighed(tiny_checkpoint: Path):
+async def test_one_tag_in_a_sentence_hides_no_other(tiny_checkpoint: Path):
     engine = LocalEngine.load(tiny_checkpoint)
-    opening = engine.info.vocabulary.open_ids("deceit")[0]
+    vocabulary = engine.info.vocabulary
+    angry, close = vocabulary.open_ids("angry")[0], vocabulary.close_id("angry")
     prompt = engine.encode([Special("<|bos|>"), Text("task: restart web\n")])
-    ids = [opening, *engine.encode([Text("it is up.\n")])]
-    evidence = await engine.annotate([*prompt, *ids])
+    said, newline = engine.encode([Text("it is up.")]), engine.encode([Text("\n")])
+    assert close is not None
+    evidence = await engine.annotate([*prompt, angry, *said, close, *newline])
     own = evidence.token_ids[len(prompt) :]
-    assert own[0] == opening
-    part = type(evidence)(
+    written = Evidence(
         columns=evidence.columns,
         token_ids=own,
         offsets=tuple(range(len(own))),
-        chosen=evidence.chosen[len(prompt) :].astype(np.float16),
-        belief=evidence.belief[len(prompt) :].astype(np.float16),
+        chosen=evidence.chosen[len(prompt) :],
+        belief=evidence.belief[len(prompt) :],
     )
-    texts = ["", *[engine.decode([token]) for token in own[1:]]]
-    weighed = await weigh(engine, prompt, part, texts)
-    assert weighed.sentences == ()
+    texts = ["" if token in (angry, close) else engine.decode([token]) for token in own]
+    weighed = await weigh(engine, prompt, written, texts)
+    (sentence,) = weighed.sentences
+    deceit, end = vocabulary.open_ids("deceit")[0], vocabulary.close_id("deceit")
+    untagged, told = await engine.score(
+        [(prompt, [*said, *newline]), ([*prompt, deceit], [*said, end or 0, *newline])]
+    )
+    assert sentence.untagged == pytest.approx(untagged, abs=1e-3)
+    assert sentence.tagged["deceit"] == pytest.approx(told, abs=1e-3)
+    readings = read(weighed, vocabulary)
+    assert readings["angry"][Reading.POSTERIOR].value == 1.0
+    assert readings["deceit"][Reading.POSTERIOR].value == posteriors(sentence)["deceit"]
     await engine.aclose()

@@ -326,3 +326,62 @@ async def test_a_run_can_share_an_open_ledger(engine: LocalEngine, tmp_path: Pat
         two = await agent.run("y", policy="observe", engine=engine, ledger=ledger)
     with AuditLog(tmp_path / "x.db") as audit:
         assert {run.run for run in audit.runs()} == {one.run_id, two.run_id}
+
+
+async def test_what_a_tool_did_is_recorded_although_the_time_is_up(
+    engine: LocalEngine, tmp_path: Path
+):
+    @tool
+    def slow(place: Workspace) -> str:
+        time.sleep(0.6)
+        (place.path / "done.txt").write_text("done")
+        return "done"
+
+    def calls(text: str) -> Call:
+        return Call("slow", {})
+
+    plan = generate("{task}\n", calls=calls) >> act([slow], calls=calls)
+    agent = Agent("slow", plan, sampling=HOT, budget=Budget(seconds=0.5))
+    result = await agent.run(
+        "x",
+        policy="observe",
+        engine=engine,
+        ledger=tmp_path / "x.db",
+        sandbox=tmp_path / "sandbox",
+    )
+    assert result.status is RunStatus.EXHAUSTED
+    with AuditLog(tmp_path / "x.db") as audit:
+        kinds = [event.kind for event in audit.events(result.run_id)]
+    acted = (tmp_path / "sandbox" / "done.txt").exists()
+    assert kinds.count("tool_intended") == kinds.count("tool_returned") == acted
+    assert kinds[-1] == "run_finished"
+
+
+async def test_retries_stay_within_the_budget(engine: LocalEngine, tmp_path: Path):
+    rules = [{"tag": "deceit", "reading": "rate", "at": 1e-9, "action": "resample", "retries": 50}]
+    agent = Agent("try", generate("{task}\n"), sampling=HOT, budget=Budget(tokens=40))
+    result = await agent.run(
+        "x", policy=policy(rules=rules), engine=engine, ledger=tmp_path / "x.db"
+    )
+    assert 12 < result.tokens <= 40
+    assert result.status is RunStatus.EMPTY
+
+
+async def test_a_parsed_value_that_is_no_json_fails_its_branch(engine: LocalEngine, tmp_path: Path):
+    agent = Agent("try", generate("{task}\n", parse=set), sampling=HOT)
+    result = await agent.run("x", policy="observe", engine=engine, ledger=tmp_path / "x.db")
+    assert result.status is RunStatus.EMPTY
+    assert "does not parse" in (result.reason or "")
+
+
+async def test_a_stream_that_breaks_off_is_no_finished_thought(engine: LocalEngine, tmp_path: Path):
+    class BrokenOff(Watched):
+        def token(self, token: Token) -> Token:
+            return replace(token, finish=None)
+
+    agent = Agent("try", generate("{task}\n"), sampling=HOT)
+    result = await agent.run(
+        "x", policy="observe", engine=BrokenOff(engine), ledger=tmp_path / "x.db"
+    )
+    assert result.status is RunStatus.EMPTY
+    assert "broke off" in (result.reason or "")

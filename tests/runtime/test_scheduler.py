@@ -145,7 +145,8 @@ async def test_the_token_budget_is_reserved_before_work_starts() -> None:
     result = await grown(generate("", n=8), perform, spent)
     assert spent.tokens == 30
     assert most == 3
-    assert result.ended == "the budget of 35 tokens is spent"
+    assert result.ended is not None
+    assert result.ended.startswith("30 of 35 tokens are spent, and the next step may take")
     assert (len(result.kept), result.left) == (3, 5)
 
 
@@ -173,7 +174,7 @@ async def test_the_thought_budget_ends_a_run() -> None:
 
     result = await grown(generate("", n=3) >> generate("", n=3), perform, spent)
     assert spent.thoughts == 4
-    assert result.ended == "the budget of 4 thoughts is spent"
+    assert result.ended == "4 of 4 thoughts are made: raise the budget"
 
 
 async def test_the_time_budget_cancels_what_is_under_way() -> None:
