@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from ...gates.policy import Policy
 from ...gates.verdict import Judgement
@@ -16,6 +16,16 @@ from .errors import LedgerError
 from .rows import EventRow, Explanation, Flip, PrunedRow, RunRow, ThoughtRow
 
 __all__ = ["AuditLog"]
+
+_UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    StopIteration,
+    NoResultFound,
+)
+"""What reading raises when a row is not as the ledger writes it: no JSON, a name or row gone."""
 
 
 class AuditLog:
@@ -137,3 +147,5 @@ class AuditLog:
         except DBAPIError as error:
             name = connect.place(self._engine.url)
             raise LedgerError(connect.explain(error, name)) from None
+        except _UNREADABLE as error:
+            raise LedgerError(fetch.damaged(connect.place(self._engine.url))) from error

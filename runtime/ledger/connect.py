@@ -278,6 +278,7 @@ def explain(error: DBAPIError | sqlite3.Error, name: str) -> str:
     known = {
         "not a database": f"{name} is not a database: use another --db",
         "malformed": f"{name} is damaged ({said}): restore it from a backup",
+        "Could not decode": f"{name} is damaged (a text is no UTF-8): restore it from a backup",
         "readonly": f"{name} is read-only: give --db a path you may write to",
         "unable to open": f"{name} cannot be opened: see that it exists and may be read, or use "
         "another --db",

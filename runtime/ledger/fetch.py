@@ -12,7 +12,7 @@ from ...gates.evidence import Evidence
 from ...gates.policy import Policy
 from ...gates.vocabulary import BoundVocabulary, Vocabulary
 from . import tables
-from .chain import from_text
+from .chain import blob_digest, event_hash, from_text
 from .errors import LedgerError
 from .events import EventKind
 from .judgements import judgement_from_json
@@ -20,6 +20,7 @@ from .replay import Stored
 from .rows import EventRow, PrunedRow, RunRow, ThoughtRow
 
 __all__ = [
+    "damaged",
     "events",
     "policy",
     "prompt",
@@ -242,10 +243,13 @@ def pruned(
 
 
 def policy(connection: Connection, digest: str) -> Policy:
-    """A stored policy."""
+    """A stored policy, if it is the one that was stored. Raises :class:`LedgerError`."""
     table = tables.policy.c
-    query = sa.select(table.body).where(table.digest == digest)
-    return Policy.model_validate_json(connection.execute(query).scalar_one())
+    body = connection.execute(sa.select(table.body).where(table.digest == digest)).scalar_one()
+    # A policy's digest is that of its canonical JSON, which is what the row holds.
+    if blob_digest(b"", body.encode()) != digest:
+        raise LedgerError(damaged(f"policy {digest[:12]}"))
+    return Policy.model_validate_json(body)
 
 
 def prompt(connection: Connection, run: str, thought: str) -> str | None:
@@ -271,11 +275,16 @@ def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
     if evidence is None or thought.judgement is None:
         return None
     event = tables.event.c
-    started = from_text(
+    first = (
         connection.execute(
-            sa.select(event.body).where(event.run_id == thought.run, event.seq == 0)
-        ).scalar_one()
+            sa.select(tables.event).where(event.run_id == thought.run, event.seq == 0)
+        )
+        .mappings()
+        .one()
     )
+    if event_hash(first) != first["hash"]:
+        raise LedgerError(damaged(f"event 0 of run {thought.run}"))
+    started = from_text(first["body"])
     return Stored(
         policy=policy(connection, started["policy"]),
         evidence=Evidence.from_bytes(_content(connection, evidence)),
@@ -288,9 +297,17 @@ def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
     )
 
 
+def damaged(what: str) -> str:
+    """The message for what is not as it was written."""
+    return f"{what} was damaged: run `secateur audit verify`"
+
+
 def _content(connection: Connection, digest: str) -> bytes:
-    table = tables.blob.c
-    found = connection.execute(sa.select(table.bytes).where(table.digest == digest)).scalar()
-    if found is None:
+    """A blob's bytes, if they are those that were stored. Raises :class:`LedgerError`."""
+    table = tables.blob
+    row = connection.execute(sa.select(table).where(table.c.digest == digest)).mappings().first()
+    if row is None:
         raise LedgerError(f"blob {digest[:12]} is missing: `secateur audit verify` says where")
-    return found
+    if blob_digest(row["salt"], row["bytes"]) != digest:
+        raise LedgerError(damaged(f"blob {digest[:12]}"))
+    return row["bytes"]

@@ -66,6 +66,8 @@ def verify(connection: Connection, run: str | None = None) -> Verification:
                 _verify_run(connection, each)
             except _DamageError as bad:
                 damage = Damage(each, bad.seq, bad.reason)
+            except (KeyError, ValueError, TypeError) as error:
+                damage = Damage(each, None, f"its rows cannot be read: {error!r}")
     return Verification(events, len(runs), damage)
 
 

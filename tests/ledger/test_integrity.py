@@ -4,6 +4,7 @@ import pytest
 
 from secateur.runtime.ledger import connect, integrity, tables
 from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger.errors import LedgerError
 
 
 def verify(told, run=None):
@@ -150,3 +151,46 @@ def test_derived_tables_are_made_from_the_events_alone(told):
     assert integrity.rebuild(engine) == len(before["thought"])
     engine.dispose()
     assert {t: told.ask(f"SELECT * FROM {t} ORDER BY 1, 2, 3") for t in tables_} == before
+
+
+QUESTIONS = {
+    "runs": lambda audit, run: audit.runs(),
+    "events": lambda audit, run: audit.events(run),
+    "thoughts": lambda audit, run: audit.thoughts(run),
+    "why": lambda audit, run: audit.why("b1", run),
+    "replay": lambda audit, run: audit.replay(run),
+    "recompute": lambda audit, run: audit.recompute(run, "b1"),
+}
+
+DAMAGES = {
+    "an event": ("UPDATE event SET body = '{'", ("runs", "events", "thoughts", "why", "replay")),
+    "all blobs": ("UPDATE blob SET bytes = x'ff7b'", ("runs", "why", "replay", "recompute")),
+    "evidence": (
+        "UPDATE blob SET bytes = CAST(substr(bytes, 1, length(bytes) - 1) || x'00' AS BLOB) "
+        "WHERE digest IN (SELECT evidence FROM thought WHERE id = 'b1')",
+        ("why", "replay", "recompute"),
+    ),
+    "the policy": (
+        "UPDATE policy SET body = replace(body, '0.3', '0.7')",
+        ("why", "replay", "recompute"),
+    ),
+    "a policy's form": ("UPDATE policy SET body = '{'", ("why", "replay", "recompute")),
+    "the first event": (
+        "UPDATE event SET body = replace(body, 'opsdesk', 'another') WHERE seq = 0",
+        ("why", "replay", "recompute"),
+    ),
+    "a run's row": ("UPDATE run SET digests = '{'", ("runs", "why")),
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "question"),
+    [(damage, each) for damage, (_, questions) in DAMAGES.items() for each in questions],
+)
+def test_a_question_to_what_was_changed_is_refused_in_one_line(told, damage, question, one_line):
+    told.change(DAMAGES[damage][0])
+    with AuditLog(told.path) as audit:
+        with pytest.raises(LedgerError, match="was damaged: run `secateur audit verify`") as error:
+            QUESTIONS[question](audit, told.first)
+        assert not audit.verify().ok
+    one_line(error.value)
