@@ -4,6 +4,7 @@ The run is a LangGraph ``StateGraph``: admit -> grow -> review -> deliver. Its s
 run's id and a cursor only; the text lives in the ledger.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -227,7 +228,8 @@ class Session:
 async def perform_run(session: Session) -> RunResult:
     """Run a session to its end, or to the point where a person has to decide.
 
-    Raises :class:`SecateurError` for what a user can mend; the ledger then says ``failed``.
+    Raises :class:`SecateurError` for what a user can mend; the ledger then says ``failed``,
+    or ``cancelled`` where the run was interrupted.
     """
     began = time.monotonic()
     with bound_contextvars(run=session.run, agent=session.agent.name):
@@ -237,7 +239,11 @@ async def perform_run(session: Session) -> RunResult:
                 {}, {"configurable": {"thread_id": session.run}}, durability="sync"
             )
         except BaseException as error:
-            session.status, session.reason = RunStatus.FAILED, str(error) or type(error).__name__
+            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+                session.status, session.reason = RunStatus.CANCELLED, "interrupted"
+            else:
+                session.status = RunStatus.FAILED
+                session.reason = str(error) or type(error).__name__
             await _finish_if_possible(session)
             raise
         if "__interrupt__" in final:

@@ -39,11 +39,13 @@ def main() -> None:
         code = app(standalone_mode=False)
     except SecateurError as error:
         sys.exit(_say(str(error), 1))
-    except typer.Abort:
-        sys.exit(_say("interrupted", 130))
+    except typer.Abort as abort:
+        sys.exit(_say(str(abort) or "interrupted", 130))
     except TyperException as error:  # wrong usage, in Typer's words
         line = error.format_message()
         sys.exit(_say(f"{line} (see secateur --help)" if line else "", error.exit_code))
+    if code == 130:  # what Typer makes of Ctrl-C in a command that does not say more itself
+        _say("interrupted", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -19,6 +19,7 @@ from ...gates.policy import Policy
 from ..agent import Agent
 from ..engines.opening import open_engine
 from ..engines.protocol import Engine
+from ..ledger.errors import LedgerError
 from ..ledger.events import RunStatus
 from ..ledger.ledger import Ledger
 from ..run import RunResult
@@ -39,6 +40,14 @@ class TasksError(SecateurError):
 class _Task:
     text: str
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A task of a file that gave no result, and why."""
+
+    task: str
+    reason: str
 
 
 def run(
@@ -86,7 +95,10 @@ def run(
     if not isinstance(chosen, Policy):
         chosen = Policy.load(chosen, live.info.vocabulary.vocabulary)
     run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_)
-    failed = asyncio.run(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+    try:
+        failed = asyncio.run(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+    except KeyboardInterrupt:
+        raise typer.Abort("interrupted; the ledger has what happened so far") from None
     if failed:
         raise typer.Exit(1)
 
@@ -121,24 +133,40 @@ class _Runs:
         console = Console(stderr=True)
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def run_one(task: _Task) -> RunResult:
+        async def run_one(task: _Task) -> RunResult | _Refused:
             async with places:
-                return await self._run(ledger, task, _quiet)
+                try:
+                    return await self._run(ledger, task, _quiet)
+                except LedgerError:  # without a ledger no task may run
+                    raise
+                except SecateurError as error:
+                    return _Refused(task.text, str(error))
 
         failed = False
         try:
             async with Ledger.open(self.db) as ledger:
                 running = [asyncio.ensure_future(run_one(task)) for task in tasks]
-                for future in track(running, "running tasks", console=console):
-                    result = await future
-                    failed |= result.status is not RunStatus.DONE
-                    if self.json:
-                        print(json.dumps(outcome(result)), flush=True)
-                    else:
-                        _print_line(result)
+                try:
+                    for future in track(running, "running tasks", console=console):
+                        result = await future
+                        failed |= isinstance(result, _Refused) or result.status != RunStatus.DONE
+                        self._print_one(result)
+                finally:  # the ledger stays open until every run has written its end
+                    for future in running:
+                        future.cancel()
+                    await asyncio.gather(*running, return_exceptions=True)
         finally:
             await self.engine.aclose()
         return failed
+
+    def _print_one(self, result: RunResult | _Refused) -> None:
+        if not self.json:
+            _print_line(result)
+        elif isinstance(result, _Refused):
+            said = {"task": result.task, "status": "refused", "reason": result.reason}
+            print(json.dumps(said), flush=True)
+        else:
+            print(json.dumps(outcome(result)), flush=True)
 
     async def _run(
         self, ledger: Ledger, task: _Task, observe: Callable[[Thought], None]
@@ -203,7 +231,11 @@ def _print_result(result: RunResult) -> None:
         console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
 
 
-def _print_line(result: RunResult) -> None:
+def _print_line(result: RunResult | _Refused) -> None:
+    if isinstance(result, _Refused):
+        said = shortened(f"{shortened(result.task, 60)}: {result.reason}", 160)
+        print(f"{'-':12}  {'refused':9} {'':6}  {said}")
+        return
     said = result.answer or result.reason or ""
     cut = f"{len(result.pruned)} cut" if result.pruned else ""
     print(f"{result.run_id}  {result.status:9} {cut:6}  {shortened(said, 90)}")

@@ -78,6 +78,62 @@ def test_a_file_of_tasks_runs_with_one_object_a_line(secateur, place: Path):
     assert [json.loads(line)["task"] for line in out.splitlines()] == ["31", "42"]
 
 
+PICKY = """
+import os, signal
+from secateur import Agent, Reading, Sampling, generate, score
+
+
+def read(task):
+    if not task.isdigit():
+        raise ValueError(f"{task!r} is no number")
+    return Reading()
+
+
+def interrupt(scene):
+    os.kill(os.getpid(), signal.SIGINT)
+    return 1.0
+
+
+asks = generate("sort {task}\\n", n=1)
+options = {"policy": "observe", "sampling": Sampling(temperature=1.0, max_tokens=6)}
+picky = Agent("picky", plan=asks, read=read, **options)
+interrupted = Agent("interrupted", plan=asks >> score(interrupt) >> asks, **options)
+"""
+
+
+def test_a_task_that_is_refused_is_a_line_of_its_own_and_the_others_run(secateur, place: Path):
+    (place / "picky.py").write_text(PICKY)
+    (place / "tasks.jsonl").write_text('{"task": "31"}\n{"task": "dance"}\n{"task": "42"}\n')
+    code, out, _ = secateur("run", "picky.py:picky", "--tasks", "tasks.jsonl", "--json")
+    assert code == 1
+    first, refused, last = [json.loads(line) for line in out.splitlines()]
+    assert [first["task"], last["task"]] == ["31", "42"]
+    assert [first["status"], last["status"]] == ["done", "done"]
+    assert refused == {"task": "dance", "status": "refused", "reason": "'dance' is no number"}
+    code, out, _ = secateur("run", "picky.py:picky", "--tasks", "tasks.jsonl")
+    assert code == 1
+    assert [("refused" in line, "dance" in line) for line in out.splitlines()] == [
+        (False, False),
+        (True, True),
+        (False, False),
+    ]
+
+
+@pytest.mark.parametrize("wanted", [["31"], ["--tasks", "tasks.jsonl"]], ids=["one", "many"])
+def test_an_interrupted_run_says_so_in_one_line_and_is_cancelled_in_the_ledger(
+    secateur, place: Path, wanted: list[str]
+):
+    (place / "picky.py").write_text(PICKY)
+    (place / "tasks.jsonl").write_text('{"task": "31"}\n{"task": "42"}\n')
+    code, out, err = secateur("run", "picky.py:interrupted", *wanted, "--json")
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1] == "error: interrupted; the ledger has what happened so far"
+    assert "Traceback" not in err
+    assert "never retrieved" not in err
+    _, out, _ = secateur("audit", "runs", "--json")
+    assert {row["status"] for row in json.loads(out)} == {"cancelled"}
+
+
 def test_a_spent_budget_is_an_exit_code_of_1(secateur):
     code, out, _ = secateur("run", "my_agent.py:agent", "31", "--max-tokens", "8", "--json")
     assert code == 1
