@@ -149,6 +149,8 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
         with _explained(where), engine.begin() as connection:
             if before is None and sa.inspect(connection).get_table_names():
                 raise LedgerError(_foreign(where))
+            if before == _BASE:  # alembic's own word for it is no row at all
+                connection.execute(sa.text("DELETE FROM alembic_version"))
             _migrate(connection, "head")
         return before, tables.HEAD
     finally:
@@ -168,10 +170,18 @@ def revision(url: str | Path) -> str | None:
 
 def _revision(engine: Engine, where: URL) -> str | None:
     with _explained(where), engine.connect() as connection:
-        if not sa.inspect(connection).has_table("alembic_version"):
+        there = set(sa.inspect(connection).get_table_names())
+        if "alembic_version" not in there:
             return None
         found = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
-        return _BASE if found is None else found
+        if found not in (None, _BASE):
+            return found
+        if there != {"alembic_version"}:
+            raise LedgerError(
+                f"{place(where)} has tables but its alembic_version names no revision of a "
+                "ledger: restore it from a backup, or use another --db"
+            )
+        return _BASE
 
 
 def config() -> Config:

@@ -33,6 +33,17 @@ def set_revision(path: Path, revision: str) -> None:
         connection.commit()
 
 
+def take_down(path: Path) -> None:
+    engine = connect.connect(path)
+    with engine.begin() as connection:
+        settings = connect.config()
+        settings.attributes["connection"] = connection
+        command.downgrade(settings, "base")
+        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
+        assert sa.inspect(connection).get_view_names() == []
+    engine.dispose()
+
+
 async def test_a_new_file_becomes_a_ledger(tmp_path, make):
     async with Ledger.open(f"sqlite:///{tmp_path / 'new.db'}") as ledger:
         await ledger.start(make.start())
@@ -52,14 +63,7 @@ def test_the_head_is_the_newest_migration():
 
 
 def test_a_ledger_goes_down_to_nothing_and_up_again(fresh):
-    engine = connect.connect(fresh)
-    with engine.begin() as connection:
-        settings = connect.config()
-        settings.attributes["connection"] = connection
-        command.downgrade(settings, "base")
-        assert sa.inspect(connection).get_table_names() == ["alembic_version"]
-        assert sa.inspect(connection).get_view_names() == []
-    engine.dispose()
+    take_down(fresh)
     with pytest.raises(LedgerError, match="is at revision 0000"):
         AuditLog(fresh)
     assert connect.upgrade(fresh) == ("0000", tables.HEAD)
@@ -74,12 +78,33 @@ def test_upgrading_a_ledger_of_this_version_changes_nothing(told):
 
 @pytest.mark.parametrize("open_it", [Ledger.open, AuditLog])
 def test_an_older_revision_names_the_upgrade(fresh, open_it, one_line):
-    set_revision(fresh, "0000")
+    take_down(fresh)
     with pytest.raises(LedgerError) as error:
         open_it(fresh)
     line = one_line(error.value)
     assert f"is at revision 0000, this version needs {tables.HEAD}" in line
     assert f"secateur db upgrade --db {fresh}" in line
+
+
+@pytest.mark.parametrize("open_it", [Ledger.open, AuditLog, connect.upgrade, connect.revision])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET version_num = '0000'", "DELETE FROM {}"])
+def test_tables_without_a_revision_of_ours_are_no_case_for_an_upgrade(
+    told, open_it, statement, one_line
+):
+    told.change(statement.format("alembic_version"))
+    with pytest.raises(LedgerError, match="names no revision of a ledger") as error:
+        open_it(told.path)
+    assert "restore it from a backup" in one_line(error.value)
+    assert told.ask("SELECT count(*) FROM run") == [(2,)]
+
+
+def test_a_ledger_without_tables_is_upgraded_even_where_it_says_0000(fresh):
+    take_down(fresh)
+    with closing(sqlite3.connect(fresh)) as connection:
+        connection.execute("INSERT INTO alembic_version VALUES ('0000')")
+        connection.commit()
+    assert connect.upgrade(fresh) == ("0000", tables.HEAD)
+    AuditLog(fresh).close()
 
 
 @pytest.mark.parametrize("open_it", [Ledger.open, AuditLog])
