@@ -152,7 +152,7 @@ def pruned(
         typer.Option(parser=_since, metavar="TIME", help="Cut since then: 30m, 12h, 7d, a date."),
     ] = None,
     min_: Annotated[
-        float | None, typer.Option("--min", help="The reading was at least this.")
+        float | None, typer.Option("--min", min=0, help="The reading was at least this.")
     ] = None,
     agent: Annotated[str | None, typer.Option(help="Of this agent.")] = None,
     run: Annotated[str | None, typer.Option(help="Of this run (the start of its id).")] = None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import sqlalchemy as sa
@@ -239,7 +240,25 @@ def pruned(
     if run is not None:
         query = query.where(row.run_id == run)
     query = query.order_by(row.at.desc(), row.id).limit(limit)
-    return [PrunedRow(**found) for found in connection.execute(query).mappings()]
+    rows = [PrunedRow(**found) for found in connection.execute(query).mappings()]
+    if tag is not None and not rows:
+        _must_know(connection, tag)
+    return rows
+
+
+def _must_know(connection: Connection, tag: str) -> None:
+    """Refuse a tag that no run could have been cut for. Raises :class:`LedgerError`."""
+    event = tables.event.c
+    query = sa.select(event.body).where(event.seq == 0)
+    known = {
+        each["name"]
+        for body in connection.execute(query).scalars()
+        for each in from_text(body)["vocabulary"]["tags"]
+    }
+    if known and tag not in known:
+        close = get_close_matches(tag, known, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise LedgerError(f"no run has a tag {tag!r}: {meant}there are {', '.join(sorted(known))}")
 
 
 def policy(connection: Connection, digest: str) -> Policy:

@@ -51,6 +51,19 @@ def test_pruned_takes_filters(command, told, words, expected):
     assert len(json.loads(out)) == expected
 
 
+def test_a_tag_that_no_run_has_is_no_empty_answer(command, told):
+    code, out, err = command("audit", "pruned", "--db", told.path, "--tag", "deciet")
+    assert (code, out) == (1, "")
+    assert "did you mean 'deceit'? there are angry, deceit, powerseeking" in err
+    assert len(err.splitlines()) == 1
+    code, out, _ = command("audit", "pruned", "--db", told.path, "--tag", "angry", "--json")
+    assert (code, json.loads(out)) == (0, [])
+
+
+def test_a_reading_below_zero_is_wrong_usage(command, told):
+    assert command("audit", "pruned", "--db", told.path, "--min", "-1")[0] == 2
+
+
 def test_a_time_that_is_none_is_wrong_usage(command, told):
     code, _, err = command("audit", "pruned", "--db", told.path, "--since", "yesteryear")
     assert code == 2
