@@ -6,7 +6,8 @@ run's id and a cursor only; the text lives in the ledger.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -16,6 +17,7 @@ from structlog.contextvars import bound_contextvars
 from ..agents.spec import AgentSpec, TaskError
 from ..agents.thought import Status, Thought, thought_id
 from ..agents.tool import Workspace
+from ..gates.errors import SecateurError
 from ..gates.policy import Policy
 from .engines.protocol import Engine
 from .ledger.events import RunStart, RunStatus
@@ -134,8 +136,6 @@ class Session:
         workspace = Workspace(self.folder.absolute())
         if self.agent.acts:
             workspace.path.mkdir(parents=True, exist_ok=True)
-        if self.agent.prepare is not None:
-            self.agent.prepare(workspace, self.task, self.seed)
         log = await self.ledger.start(
             RunStart(
                 run=self.run,
@@ -160,6 +160,9 @@ class Session:
             seed=self.seed,
             observe=self.observe,
         )
+        if self.agent.prepare is not None:
+            with _blaming(self.agent, "prepare="):
+                self.agent.prepare(workspace, self.task, self.seed)
         id = thought_id("task", (), prompt=[self.task, self.seed], model=self.engine.info.model)
         root = Thought(id=id, operation="task", kind="task", text=self.task, value=self.value)
         await self.performer.place(root, 0)
@@ -170,9 +173,10 @@ class Session:
         if not self.task.strip():
             raise TaskError(f"the task is empty: say what {self.agent.name!r} shall do")
         try:
-            reading = self.agent.read(self.task)
+            with _blaming(self.agent, "read=", but=ValueError):
+                reading = self.agent.read(self.task)
         except ValueError as error:
-            raise TaskError(" ".join(str(error).split())) from None
+            raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
         self.value, self.context = reading.value, reading.context
 
     async def grow(self, state: RunState) -> RunState:
@@ -215,7 +219,14 @@ class Session:
         if self.kept:
             best = self.kept[0]
             scene = self.admitted.scene((best,))
-            self.answer = best.text if self.agent.answer is None else self.agent.answer(scene)
+            answer = best.text
+            if self.agent.answer is not None:
+                with _blaming(self.agent, "answer="):
+                    answer = self.agent.answer(scene)
+            if not isinstance(answer, str):
+                given = type(answer).__name__
+                raise TaskError(f"agent {self.agent.name!r}: answer= gave {given}; return a str")
+            self.answer = answer
         await self.finish()
         return {"status": self.status.value}
 
@@ -265,6 +276,20 @@ async def perform_run(session: Session) -> RunResult:
         workspace=session.folder,
         reason=session.reason,
     )
+
+
+@contextmanager
+def _blaming(
+    agent: AgentSpec, function: str, but: type[Exception] = SecateurError
+) -> Iterator[None]:
+    """Say in one line which of the agent's own functions raised; ``but`` passes as it is."""
+    try:
+        yield
+    except (SecateurError, but):
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise TaskError(f"agent {agent.name!r}: {function} raised {said}") from error
 
 
 async def _finish_if_possible(session: Session) -> None:

@@ -219,14 +219,14 @@ def _print_result(result: RunResult) -> None:
     console.print()
     if result.answer is not None:
         console.print("[bold]result[/]  ", end="")
-        console.print(result.answer, markup=False)
+        console.print(result.answer, markup=False, soft_wrap=True)
     console.print(
         f"[bold]run[/]     {result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
         f"{len(result.pruned)} pruned, {result.tokens} tokens, {result.seconds:.1f} s"
     )
     if result.reason is not None:
         console.print("[bold]reason[/]  ", end="")
-        console.print(result.reason, markup=False)  # it may quote the task
+        console.print(result.reason, markup=False, soft_wrap=True)  # it may quote the task
     if result.pruned:
         console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
 

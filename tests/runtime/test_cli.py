@@ -134,6 +134,45 @@ def test_an_interrupted_run_says_so_in_one_line_and_is_cancelled_in_the_ledger(
     assert {row["status"] for row in json.loads(out)} == {"cancelled"}
 
 
+FAULTY = """
+from secateur import Agent, Sampling, generate
+
+plan = generate("sort {task}\\n", n=1)
+options = {"policy": "observe", "sampling": Sampling(temperature=1.0, max_tokens=6)}
+answer = Agent("x", plan=plan, answer=lambda scene: 1 / 0, **options)
+number = Agent("x", plan=plan, answer=lambda scene: 3, **options)
+prepare = Agent("x", plan=plan, prepare=lambda folder, task, seed: 1 / 0, **options)
+read = Agent("x", plan=plan, read=lambda task: 1 / 0, **options)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "recorded"),
+    [
+        ("answer", "answer= raised ZeroDivisionError: division by zero", ["failed"]),
+        ("number", "answer= gave int; return a str", ["failed"]),
+        ("prepare", "prepare= raised ZeroDivisionError: division by zero", ["failed"]),
+        ("read", "read= raised ZeroDivisionError: division by zero", []),
+    ],
+)
+def test_a_fault_in_an_agents_own_function_is_one_line_and_a_failed_run(
+    secateur, place: Path, name: str, said: str, recorded: list[str]
+):
+    (place / "faulty.py").write_text(FAULTY)
+    code, _, err = secateur("run", f"faulty.py:{name}", "31", "--json")
+    assert (code, err) == (1, f"error: agent 'x': {said}\n")
+    _, out, _ = secateur("audit", "runs", "--json")
+    assert [row["status"] for row in json.loads(out)] == recorded
+
+
+def test_a_long_result_is_not_broken_at_the_width_of_the_screen(secateur, place: Path):
+    faulty = FAULTY.replace("lambda scene: 3", "lambda scene: 'ab ' * 60 + 'end'")
+    (place / "faulty.py").write_text(faulty)
+    code, out, _ = secateur("run", "faulty.py:number", "31")
+    assert code == 0
+    assert "ab " * 60 + "end\n" in out
+
+
 def test_a_spent_budget_is_an_exit_code_of_1(secateur):
     code, out, _ = secateur("run", "my_agent.py:agent", "31", "--max-tokens", "8", "--json")
     assert code == 1
