@@ -301,7 +301,7 @@ def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
         .mappings()
         .one()
     )
-    if event_hash(first) != first["hash"]:
+    if event_hash({str(name): value for name, value in first.items()}) != first["hash"]:
         raise LedgerError(damaged(f"event 0 of run {thought.run}"))
     started = from_text(first["body"])
     return Stored(
