@@ -4,9 +4,10 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 from rich.tree import Tree
 
@@ -54,11 +55,11 @@ def render_tree(thoughts: Sequence[Drawn], title: str = "run", *, width: int = 6
     todo = [(root, child) for child in reversed(children[None])]
     while todo:  # not recursion: a run may be deeper than Python's stack
         above, thought = todo.pop()
-        lines = [_line(thought, width)]
+        stretch = [thought]
         while len(children[thought.id]) == 1:
             thought = children[thought.id][0]
-            lines.append(_line(thought, width))
-        node = above.add(Text("\n").join(lines))
+            stretch.append(thought)
+        node = above.add(_Stretch(tuple(stretch), width))
         todo += [(node, child) for child in reversed(children[thought.id])]
     return root
 
@@ -93,9 +94,25 @@ def shortened(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Thoughts below each other; texts give way so that each keeps to one line of the screen."""
+
+    thoughts: tuple[Drawn, ...]
+    width: int
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for thought in self.thoughts:
+            line = _line(thought, self.width)
+            if (over := line.cell_len - options.max_width) > 0:
+                shown = len(shortened(thought.text, self.width))
+                line = _line(thought, max(shown - over, 12))
+            yield line
+
+
 def _line(thought: Drawn, width: int) -> Text:
     mark, style, word = _look(thought)
-    line = Text(no_wrap=True, overflow="ellipsis")
+    line = Text(overflow="fold")
     line.append(f"{mark} {thought.operation}", style=style)
     if thought.text.strip():
         dimmed = "dim" if thought.status is Status.DROPPED else ""

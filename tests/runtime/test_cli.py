@@ -1,6 +1,7 @@
 """The command line: what it prints, and one line with a remedy for everything that is wrong."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -171,6 +172,16 @@ def test_a_long_result_is_not_broken_at_the_width_of_the_screen(secateur, place:
     code, out, _ = secateur("run", "faulty.py:number", "31")
     assert code == 0
     assert "ab " * 60 + "end\n" in out
+
+
+def test_a_long_task_keeps_to_one_line_of_the_tree_with_its_id(
+    secateur, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = secateur("run", "my_agent.py:agent", "3 1 2 " * 20)
+    (root,) = [line for line in out.splitlines() if "task" in line]
+    assert re.search(r"task  3 1 2 .*…  [0-9a-f]{8}$", root.rstrip())
+    assert len(root) <= 60
 
 
 def test_a_spent_budget_is_an_exit_code_of_1(secateur):
