@@ -135,7 +135,12 @@ class Session:
         self.read_task()
         workspace = Workspace(self.folder.absolute())
         if self.agent.acts:
-            workspace.path.mkdir(parents=True, exist_ok=True)
+            try:
+                workspace.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise TaskError(
+                    f"{workspace.path}: {error.strerror}; give --sandbox a folder to act in"
+                ) from None
         log = await self.ledger.start(
             RunStart(
                 run=self.run,

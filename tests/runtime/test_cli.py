@@ -255,6 +255,11 @@ def write_newer_ledger(path: Path) -> None:
         (["run", "gardener", "31"], 1, "opsdesk"),
         (["run", "sort", "a b c"], 1, "digits"),
         (["run", "opsdesk", "make coffee"], 1, "restart SERVICE"),
+        (
+            ["run", "opsdesk", "read the ledger and report the total", "--sandbox", "my_agent.py"],
+            1,
+            "--sandbox",
+        ),
         (["run", "my_agent.py:agent"], 2, "TASK"),
         (["run", "my_agent.py:agent", "31", "--tasks", "x"], 2, "TASK"),
         (["run", "my_agent.py:agent", "--tasks", "nowhere.jsonl"], 1, "nowhere.jsonl"),
