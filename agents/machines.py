@@ -4,6 +4,7 @@
 agenda as soon as that work's own parents are there. Nothing here runs anything: the scheduler does.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -61,7 +62,7 @@ class Startable(Protocol):
     def start(self, growth: Growth, number: int) -> "Machine": ...
 
 
-class Machine:
+class Machine(ABC):
     """Takes thoughts, gives thoughts. ``finished`` once closed and nothing is under way."""
 
     def __init__(self, growth: Growth) -> None:
@@ -71,16 +72,18 @@ class Machine:
         self.done: Callable[[], None] = lambda: None
         self._finished = False
 
+    @abstractmethod
     def push(self, thought: Thought) -> None:
-        raise NotImplementedError
+        """Take one thought."""
 
     def close(self) -> None:
         """No more thoughts will be pushed."""
         self.closed = True
         self.settle()
 
+    @abstractmethod
     def busy(self) -> bool:
-        raise NotImplementedError
+        """Whether something can still come out."""
 
     def settle(self) -> None:
         """Say so, once, when nothing more can come out."""
@@ -105,8 +108,9 @@ class Leaf(Machine):
             self.seen.add(thought.id)
             self.take(thought)
 
+    @abstractmethod
     def take(self, thought: Thought) -> None:
-        raise NotImplementedError
+        """Take one thought that was not here before."""
 
     def busy(self) -> bool:
         return self.running > 0
