@@ -200,6 +200,7 @@ class Session:
             if grown.ended is not None:
                 self.status = RunStatus.EXHAUSTED
                 self.reason = f"{grown.ended}; {grown.left} steps were left undone"
+                await performer.log.note("budget", {"ended": grown.ended, "left": grown.left})
         except Halt as halt:
             self.status = RunStatus.HALTED
             self.reason = f"thought {halt.thought.id} reached a rule whose action is halt"
