@@ -1,7 +1,7 @@
 """The tokenizer: byte-level BPE in which each digit and each tag is one token."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,11 +45,15 @@ def _plain_text(config: CorpusConfig, sample: int) -> Iterator[str]:
 
 
 class Encoder:
-    """Turns documents into token ids, tags from us alone: all other text is plain characters."""
+    """Turns documents into token ids, tags from us alone: all other text is plain characters.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    ``roles`` says how the tokenizer of an existing model spells BOS, EOS and PAD.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, roles: Mapping[str, str] | None = None) -> None:
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
+        self.roles = {BOS: BOS, EOS: EOS, PAD: PAD, **(roles or {})}
         self._text = lru_cache(maxsize=1 << 15)(self._encode_text)
 
     def _encode_text(self, text: str) -> tuple[int, ...]:
@@ -61,10 +65,15 @@ class Encoder:
 
     def special(self, token: str) -> int:
         """The id of one of our own tokens."""
-        found = self.tokenizer.token_to_id(token)
+        found = self.tokenizer.token_to_id(self.roles.get(token, token))
         if found is None:
             raise ValueError(f"the tokenizer has no token {token!r}; train it anew")
         return found
+
+    def newlines(self) -> frozenset[int]:
+        """The ordinary tokens that have a line end in them."""
+        size = self.tokenizer.get_vocab_size()
+        return frozenset(i for i in range(size) if "\n" in self.tokenizer.decode([i]))
 
     def pieces(self, pieces: Iterable[tuple[Text | Special, bool]]) -> tuple[list[int], list[bool]]:
         """The ids of a document's pieces, and for each whether the model learns to write it."""
