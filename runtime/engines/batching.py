@@ -82,6 +82,7 @@ class Row:
         """The token drawn for this row, and whether its bias changed (a tag opened or closed)."""
         id_ = self.last = drawn.id
         self._count += 1
+        self.request.usage.generated = self._count
         sampling = self.request.sampling
         full = self._count >= sampling.max_tokens
         text = self._text.push(id_, last=full)

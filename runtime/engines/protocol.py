@@ -10,7 +10,7 @@ from ...gates.errors import SecateurError
 from ...gates.evidence import Evidence
 from ...gates.vocabulary import BoundVocabulary
 
-__all__ = ["Engine", "EngineError", "EngineInfo", "Request", "Sampling", "Token"]
+__all__ = ["Engine", "EngineError", "EngineInfo", "Request", "Sampling", "Token", "Usage"]
 
 
 class EngineError(SecateurError):
@@ -34,6 +34,14 @@ class EngineInfo:
     """The token that ends a document, and a generation."""
 
 
+@dataclass(slots=True)
+class Usage:
+    """What one generation takes; the engine keeps it up to date, whether or not anybody reads on."""
+
+    generated: int = 0
+    """Tokens that the engine drew for it, or received from its server, those not yielded too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One generation."""
@@ -43,6 +51,8 @@ class Request:
     seed: int
     controls: Mapping[str, Control] = field(default_factory=dict)
     """Per tag; tags that are not named are allowed."""
+    usage: Usage = field(default_factory=Usage, compare=False, repr=False)
+    """Written by the engine. What it says beyond the tokens that were read was spent in vain."""
 
 
 @dataclass(frozen=True, slots=True)
