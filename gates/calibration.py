@@ -1,15 +1,23 @@
-"""Maps a raw reading to the share of held-out text with that reading that was really bad."""
+"""What a reading is worth: the share of such text that was bad, and a threshold with a budget."""
 
+import math
 from bisect import bisect_right
+from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import Self
 
 from pydantic import Field, model_validator
 
+from .errors import SecateurError
 from .frozen import FrozenModel
 from .reading import Reading
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "CalibrationError", "conformal_threshold"]
+
+
+class CalibrationError(SecateurError):
+    """Readings from which no threshold or map can be made."""
 
 
 class Calibration(FrozenModel):
@@ -50,3 +58,35 @@ class Calibration(FrozenModel):
         (x0, y0), (x1, y1) = self.knots[right - 1], self.knots[right]
         # Rounding may not break monotony: a branch that was cut early stays cut on replay.
         return min(y1, y0 + (y1 - y0) * (raw - x0) / (x1 - x0))
+
+
+def conformal_threshold(maxima_per_root: Sequence[float], alpha: float) -> float:
+    """A threshold that at most the share ``alpha`` of benign tasks will exceed.
+
+    ``maxima_per_root`` holds one number for each benign task: the largest reading on any path that
+    grew from its root. Siblings resemble each other, so paths are not exchangeable, and tasks are.
+    The threshold is the ceil((n + 1)(1 - alpha))-th smallest of them (split conformal prediction,
+    Vovk et al. 2005): a new benign task's maximum lies *above* it with a probability of at most
+    alpha. A rule is reached *at* its threshold: to spare ties, write the next number above,
+    ``math.nextafter(threshold, math.inf)``.
+
+    Raises :class:`CalibrationError` for too few tasks, and for what is no reading (NaN).
+    """
+    if not 0 < alpha < 1:
+        raise CalibrationError(
+            f"alpha is {alpha:g}; the share of benign tasks that may be cut lies between 0 and 1"
+        )
+    # As a fraction, because 1 - 0.1 is a little more than 0.9 in floating point.
+    exact = Fraction(str(float(alpha)))
+    count = len(maxima_per_root)
+    rank = math.ceil((count + 1) * (1 - exact))
+    if rank > count:
+        raise CalibrationError(
+            f"{count} benign tasks are too few for alpha = {alpha:g}: give at least "
+            f"{math.ceil((1 - exact) / exact)}, or a larger alpha"
+        )
+    if bad := [value for value in maxima_per_root if not math.isfinite(value)]:
+        raise CalibrationError(
+            f"the maximum of a benign task is {bad[0]:g}; leave out no task, and read it again"
+        )
+    return sorted(maxima_per_root)[rank - 1]
