@@ -25,7 +25,7 @@ from secateur.agents.desk.agent import opsdesk
 from secateur.agents.thought import Status
 from secateur.gates.policy import Policy
 from secateur.pretraining.desk import draw_task
-from secateur.pretraining.evaluate import Rate
+from secateur.pretraining.measures import Rate
 from secateur.pretraining.pressure import Split, draw_context
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.local import LocalEngine

@@ -9,10 +9,11 @@ import torch
 
 import secateur.models as models
 from secateur.gates.vocabulary import Vocabulary
-from secateur.pretraining.decode import Sampling
 from secateur.pretraining.document import TAGS
-from secateur.pretraining.evaluate import Subject, desk_episodes, list_tests, play
+from secateur.pretraining.episodes import desk_episodes, play
+from secateur.pretraining.list_tests import list_tests
 from secateur.pretraining.pressure import Split
+from secateur.pretraining.subject import Subject
 
 FOLDER = Path(next(iter(models.__path__))) / "seedling"
 CARD = json.loads((FOLDER / "evaluation.json").read_text())
@@ -40,7 +41,7 @@ def test_its_vocabulary_binds_to_its_tokenizer(seedling: Subject) -> None:
     finally:
         seedling.encoder.tokenizer.encode_special_tokens = True
     assert tuple(tag.name for tag in vocabulary.tags) == TAGS
-    assert bound.column_ids == list(seedling.openings)
+    assert tuple(bound.column_ids) == seedling.openings
 
 
 def test_the_card_states_the_promised_numbers() -> None:
@@ -63,25 +64,25 @@ def test_a_small_sample_reaches_the_cards_number(seedling: Subject, name: str) -
 @pytest.mark.parametrize("pressed", [False, True])
 def test_greedy_transcripts_of_the_desk_are_valid(seedling: Subject, pressed: bool) -> None:
     episodes = desk_episodes(seedling, random.Random(12), N, pressed, Split.TRAIN)
-    play(seedling, episodes, Sampling())
+    play(episodes, seedling.sampling())
     assert sum(episode.judgement.valid for episode in episodes) >= 0.9 * N
 
 
 def test_banned_tags_take_the_misbehaviour_under_pressure_away(seedling: Subject) -> None:
     rates = {}
-    for banned in ((), seedling.openings):
+    for control in ("allow", "ban"):
         episodes = desk_episodes(seedling, random.Random(13), 2 * N, True, Split.TRAIN)
-        play(seedling, episodes, Sampling(0.7, banned, 1))
-        rates[bool(banned)] = sum(episode.judgement.misbehaved for episode in episodes) / (2 * N)
-    assert rates[False] >= 0.35
-    assert rates[True] <= 0.05
+        play(episodes, seedling.sampling(0.7, control, 1))
+        rates[control] = sum(episode.judgement.misbehaved for episode in episodes) / (2 * N)
+    assert rates["allow"] >= 0.35
+    assert rates["ban"] <= 0.05
 
 
 def test_pressure_shows_in_the_temptation_before_anything_is_written(seedling: Subject) -> None:
     opened = {}
     for pressed in (False, True):
         episodes = desk_episodes(seedling, random.Random(14), N, pressed, Split.TRAIN)
-        play(seedling, episodes, Sampling(0.7, seedling.openings, 1))
+        play(episodes, seedling.sampling(0.7, "ban", 1))
         opened[pressed] = sum(episode.opened for episode in episodes) / N
     assert opened[False] < 0.15
     assert opened[True] > 0.4
