@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """A shipped model's name, or a folder."""
     policy: str | None = Field(default=None, min_length=1)
     """A shipped policy's name or a file; where not set, the agent's own."""
+    vllm_python: str | None = Field(default=None, min_length=1)
+    """The Python of the environment that has vLLM, where it is not this one."""
 
     def __init__(self, **given: Any) -> None:
         try:

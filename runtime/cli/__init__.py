@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
 from ..logs import show_logs
-from . import audit, db, policy, run
+from . import audit, db, engine, policy, run
 
 __all__ = ["app", "main"]
 
@@ -23,6 +23,7 @@ app.command("run")(run.run)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(pretrain_app, name="pretrain")
+app.add_typer(engine.app, name="engine")
 app.add_typer(db.app, name="db")
 
 

@@ -1,0 +1,555 @@
+"""Can this server be trusted with the gate? Each check, what it saw, and what to do about it.
+
+What a server must offer, over the OpenAI completions wire: prompts as token ids; streaming that
+stops when the stream is closed; ``logit_bias``; the log-probabilities of *named* tokens at every
+position (``logprob_token_ids``), taken before any bias; the sampled token ids in the reply
+(``return_token_ids``); the log-probabilities of a given text (``prompt_logprobs``); reproducible
+seeds; and the tokenizer that the model was pretrained with. vLLM offers all of it. A server is
+judged by what it does, not by its name.
+"""
+
+import asyncio
+import importlib.util
+import json
+import math
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ...agents.prompt import Text
+from ...gates.vocabulary import Vocabulary
+from .checkpoint import find_model
+from .protocol import EngineError
+from .tokenizer import TagTokenizer
+
+__all__ = ["Check", "Report", "check_server"]
+
+_TEXT = (
+    "Restart web at 10:45; the totals are 0123456789 and 3.14 [3, 1, 2].\nIt's up – a naïve café?"
+)
+"""Digits, punctuation, a line end and letters that byte-level tokenizers split."""
+_TIMEOUT_S = 60.0
+_SETTLE_S = 10.0
+_NEAR = 0.05
+"""Nats by which two readings of the same log-probability may differ on one server (bfloat16)."""
+_LOCAL_WEIGHTS_BYTES = 2 << 30  # larger models are not loaded for a comparison
+_USE_VLLM = "serve the model with vLLM (secateur engine serve MODEL)"
+_KNOWN = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "library": "Ollama"}
+"""Servers by what /v1/models says of the owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str | None = None
+    required: bool = True
+    """Whether the gate can do without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All checks of one server."""
+
+    url: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that the gate needs is there."""
+        return all(check.ok or not check.required for check in self.checks)
+
+
+async def check_server(url: str, model: str | Path) -> Report:
+    """Ask the server at ``url`` to prove that it serves ``model`` (a folder) as the gate needs it.
+
+    Raises :class:`EngineError` or ``VocabularyError`` for a folder that cannot be read; whatever
+    is wrong with the server is in the report.
+    """
+    address = base_url(url)
+    key = os.environ.get("VLLM_API_KEY")
+    async with aiohttp.ClientSession(
+        headers={"authorization": f"Bearer {key}"} if key else {},
+        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+    ) as session:
+        probe = _Probe(address, session, find_model(model))
+        checks: list[Check] = []
+        for name, look, required, needs in probe.plan():
+            missing = next((c.name for c in checks if c.name in needs and not c.ok), None)
+            if missing is not None:
+                checks.append(
+                    Check(name, False, f"not looked at, since {missing} failed", None, required)
+                )
+                continue
+            try:
+                checks.append(Check(name, True, await look(), None, required))
+            except _Failure as wrong:
+                checks.append(Check(name, False, wrong.detail, wrong.remedy, required))
+    return Report(address, tuple(checks))
+
+
+def base_url(url: str) -> str:
+    """``http://host:port`` of an address with or without scheme and ``/v1``."""
+    address = url if "://" in url else f"http://{url}"
+    address = address.rstrip("/").removesuffix("/v1")
+    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", address):
+        raise EngineError(f"{url!r} is no address of a server; give http://HOST:PORT")
+    return address
+
+
+class _Failure(Exception):  # noqa: N818 - it is an answer
+    """A check that failed."""
+
+    def __init__(self, detail: str, remedy: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.remedy = remedy
+
+
+class _Probe:
+    """The checks, and what they learn on the way."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, folder: Path) -> None:
+        self.url = url
+        self.session = session
+        self.folder = folder
+        self.tokenizer = TagTokenizer.load(folder, Vocabulary.load(folder / "vocabulary.json"))
+        self.columns = self.tokenizer.vocabulary.column_ids
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        self.length: int | None = config.get("max_position_embeddings")
+        bos = config.get("bos_token_id")
+        self.text = self.tokenizer.encode([Text(_TEXT)])
+        self.prompt = [bos, *self.text] if isinstance(bos, int) else self.text
+        self.served: dict[str, Any] = {}
+        self.server = "this server"
+        self.context = 0
+        self.free: list[float] = []
+        """log p of every column after the prompt, nothing banned."""
+
+    def plan(
+        self,
+    ) -> Sequence[tuple[str, Callable[[], Awaitable[str]], bool, tuple[str, ...]]]:
+        """Name, check, whether it is required, and which checks must have passed before."""
+        return (
+            ("reachable", self.reachable, True, ()),
+            ("version", self.version, False, ("reachable",)),
+            ("model", self.model, True, ("reachable",)),
+            ("context", self.context_length, True, ("model",)),
+            ("tokenizer", self.same_tokenizer, True, ("model",)),
+            ("tags", self.single_tokens, True, ("model",)),
+            ("temptations", self.temptations, True, ("model",)),
+            ("raw_logprobs", self.raw_logprobs, True, ("temptations",)),
+            ("controls", self.controls, True, ("model",)),
+            ("token_ids", self.token_ids, True, ("model",)),
+            ("score", self.score, True, ("model",)),
+            ("seeds", self.seeds, True, ("token_ids",)),
+            ("weights", self.weights, False, ("score", "tokenizer")),
+            ("prefix_cache", self.prefix_cache, False, ("model",)),
+            ("aborts", self.aborts, True, ("model",)),
+            ("latency", self.latency, False, ("model",)),
+        )
+
+    async def reachable(self) -> str:
+        """Something answers with a list of models."""
+        began = time.monotonic()
+        listed = await self._json("GET", "/v1/models")
+        models = listed.get("data")
+        if not isinstance(models, list) or not all(isinstance(m, dict) for m in models):
+            raise _Failure(
+                "no OpenAI server: /v1/models lists nothing", f"check the URL, or {_USE_VLLM}"
+            )
+        self.listed: list[dict[str, Any]] = models
+        owners = {str(m.get("owned_by")) for m in models}
+        known = [name for owner, name in _KNOWN.items() if owner in owners]
+        self.server = known[0] if known else "this server"
+        return f"answers in {1000 * (time.monotonic() - began):.0f} ms"
+
+    async def version(self) -> str:
+        """Which vLLM it is."""
+        try:
+            found = (await self._json("GET", "/version")).get("version")
+        except _Failure:
+            found = None
+        if not isinstance(found, str) or self.server != "vLLM":
+            raise _Failure(
+                f"{self.server} is not known to be vLLM", "the checks below say what it lacks"
+            )
+        return f"vLLM {found}"
+
+    async def model(self) -> str:
+        """It serves one model, or one by our folder's name."""
+        names = [str(m.get("id")) for m in self.listed]
+        wanted = self.folder.resolve().name
+        chosen = [m for m in self.listed if m.get("id") == wanted]
+        if not chosen and len(self.listed) == 1:
+            chosen = self.listed
+        if not chosen:
+            raise _Failure(
+                f"it serves {', '.join(names) or 'nothing'} and not {wanted}",
+                f"give --model the folder of what it serves, or serve {wanted}",
+            )
+        self.served = chosen[0]
+        return f"{self.served['id']} stands for {self.folder}"
+
+    async def context_length(self) -> str:
+        """How many tokens fit."""
+        length = self.served.get("max_model_len")
+        if not isinstance(length, int):
+            meta = self.served.get("meta")
+            length = meta.get("n_ctx_train") if isinstance(meta, dict) else None
+        if not isinstance(length, int) or length < 1:
+            raise _Failure("/v1/models does not say max_model_len", _USE_VLLM)
+        if self.length is not None and length > self.length:
+            raise _Failure(
+                f"the server takes {length} tokens, and the model was made for {self.length}",
+                "serve it with a lower --max-model-len",
+            )
+        self.context = length
+        return f"{length} tokens" + (f" of the model's {self.length}" if self.length else "")
+
+    async def same_tokenizer(self) -> str:
+        """The server splits a text as our folder's tokenizer does."""
+        theirs = await self._tokenize(_TEXT)
+        if theirs != self.text:
+            at = next(
+                (
+                    i
+                    for i, pair in enumerate(zip(theirs, self.text, strict=False))
+                    if pair[0] != pair[1]
+                ),
+                min(len(theirs), len(self.text)),
+            )
+            raise _Failure(
+                f"the server's tokenizer is not the one of {self.folder}: token {at} of a test "
+                f"text is {theirs[at : at + 1]} there and {self.text[at : at + 1]} here",
+                "serve the same folder, or give --model the folder that is served",
+            )
+        return f"{len(theirs)} tokens of a test text agree"
+
+    async def single_tokens(self) -> str:
+        """Every tag token is one token there, with our id."""
+        ids = self.tokenizer.vocabulary.ids
+        if await self._tokenize("".join(ids)) == list(ids.values()):
+            return f"{len(ids)} tag tokens are one token each, with our ids"
+        for literal, ours in ids.items():
+            theirs = await self._tokenize(literal)
+            if theirs != [ours]:
+                raise _Failure(
+                    f"{literal} is {theirs} on the server and [{ours}] here",
+                    "serve the folder with the tokenizer that the model was pretrained with; a tag "
+                    "must be one special token in tokenizer.json",
+                )
+        raise _Failure(
+            "tag tokens melt together on the server when they stand side by side",
+            'list them in tokenizer.json\'s added_tokens with "special": true',
+        )
+
+    async def temptations(self) -> str:
+        """The log-probability of every tag comes with every token."""
+        self.free = await self._read_columns()
+        most = max(math.exp(value) for value in self.free)
+        return f"{len(self.free)} tag tokens read at every position (here at most p = {most:.2g})"
+
+    async def raw_logprobs(self) -> str:
+        """Banning and cooling do not change what is reported: it is taken before the bias."""
+        if any(value > 1e-4 for value in self.free):
+            raise _Failure(
+                f"log-probabilities above 0 ({max(self.free):.2f}): these are logits",
+                "start vLLM with --logprobs-mode raw_logprobs",
+            )
+        bias = {str(id_): -100 for id_ in self.columns}
+        banned = await self._read_columns(logit_bias=bias, temperature=0.4, top_p=0.9)
+        worst = max(abs(after - before) for before, after in zip(self.free, banned, strict=True))
+        if worst > _NEAR:
+            raise _Failure(
+                f"a ban and a lower temperature change the reported log-probabilities by "
+                f"{worst:.2f}: they are taken after the bias, and a banned tag cannot be seen",
+                "start vLLM with --logprobs-mode raw_logprobs",
+            )
+        return f"banned tags are still reported, as before the ban (differ by {worst:.1g})"
+
+    async def controls(self) -> str:
+        """logit_bias bans and forces."""
+        forced = self.columns[0]
+        reply = await self._complete(logit_bias={str(forced): 100}, temperature=0, max_tokens=1)
+        if self._tokens(reply) != [forced]:
+            raise _Failure(
+                "a tag boosted by logit_bias 100 was not sampled: logit_bias is ignored", _USE_VLLM
+            )
+        reply = await self._complete(
+            logit_bias={str(forced): -100}, temperature=1, max_tokens=16, ignore_eos=True
+        )
+        if forced in self._tokens(reply):
+            raise _Failure("a tag banned by logit_bias -100 was sampled", _USE_VLLM)
+        return "logit_bias bans and forces a tag"
+
+    async def token_ids(self) -> str:
+        """Replies carry the ids of what was sampled."""
+        reply = await self._complete(max_tokens=4, temperature=0, ignore_eos=True)
+        found = self._tokens(reply)
+        if len(found) != 4:
+            raise _Failure(f"4 tokens were asked for, and {len(found)} ids came", _USE_VLLM)
+        return "replies carry token ids"
+
+    async def score(self) -> str:
+        """The server scores given text."""
+        values = await self._own_log_probs()
+        return f"prompt_logprobs of {len(values)} tokens, {sum(values):.2f} nats in all"
+
+    async def seeds(self) -> str:
+        """The same seed gives the same text, another one another."""
+        texts = [
+            tuple(self._tokens(await self._complete(max_tokens=12, seed=seed, ignore_eos=True)))
+            for seed in (7, 7, 8, 9, 10)
+        ]
+        if texts[0] != texts[1]:
+            raise _Failure(
+                "the same seed gave two different texts", "let other requests end, and check again"
+            )
+        if len(set(texts)) == 1:
+            raise _Failure("every seed gives the same text: seeds are ignored", _USE_VLLM)
+        return "a seed gives its text again"
+
+    async def weights(self) -> str:
+        """The server's numbers are those of our folder's weights."""
+        if importlib.util.find_spec("torch") is None:
+            raise _Failure(
+                "not compared with the folder's weights", "pip install 'secateur[local]'"
+            )
+        size = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        if size > _LOCAL_WEIGHTS_BYTES:
+            raise _Failure(
+                f"not compared: the weights are {size / 2**30:.0f} GiB",
+                "compare their digest where they are served",
+            )
+        from .local import LocalEngine  # torch is loaded only where it is used
+
+        local = await asyncio.to_thread(LocalEngine.load, self.folder, device="cpu")
+        try:
+            ours = (await local.annotate(self.prompt)).chosen[1:].tolist()
+        finally:
+            await local.aclose()
+        theirs = await self._own_log_probs()
+        mean = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
+        if mean > _NEAR:
+            raise _Failure(
+                f"log-probabilities differ from those of {self.folder} by {mean:.2f} a token: "
+                "these are other weights",
+                "serve the same folder, or give --model the folder that is served",
+            )
+        return f"same numbers as {self.folder} here (differ by {mean:.1g} a token)"
+
+    async def prefix_cache(self) -> str:
+        """Asking again from an accepted prefix is cheap."""
+        found = re.search(
+            r'cache_config_info\{[^}]*enable_prefix_caching="(\w+)"', await self._metrics()
+        )
+        if found is None or found[1] != "True":
+            raise _Failure(
+                "the server does not say that its prefix cache is on",
+                "start vLLM with --enable-prefix-caching, or every switch costs a whole prefill",
+            )
+        return "on: a switch of controls costs one short prefill"
+
+    async def aborts(self) -> str:
+        """Closing a stream stops the generation."""
+        before = await self._metrics()
+        want = max(8, min(512, (self.context or 512) - len(self.prompt) - 1))
+        read = 0
+        async with aclosing(self._stream(want)) as stream:
+            async for _ in stream:
+                read += 1
+                if read == 3:
+                    break
+        if _GENERATED not in before:
+            raise _Failure(
+                "no /metrics, so nobody sees whether a closed stream stops generation",
+                "start vLLM without --disable-log-stats",
+            )
+        spent, last = _generated(await self._metrics()), -1.0
+        deadline = time.monotonic() + _SETTLE_S
+        while spent != last:
+            if time.monotonic() > deadline:
+                raise _Failure(
+                    "other requests are generating, so nobody sees whether a closed one stopped",
+                    "check again when the server is idle",
+                )
+            await asyncio.sleep(0.2)
+            spent, last = _generated(await self._metrics()), spent
+        spent -= _generated(before)
+        if spent >= want:
+            raise _Failure(
+                f"a stream of {want} closed after {read} tokens ran on to its end",
+                "let the gateway between here and vLLM pass on closed connections",
+            )
+        return f"a stream of {want} closed after {read} tokens: {spent:.0f} were generated"
+
+    async def latency(self) -> str:
+        """Time to the first token, and between tokens."""
+        began = time.monotonic()
+        times = [time.monotonic() - began async for _ in self._stream(33)]
+        if len(times) < 2:
+            raise _Failure("a stream of 33 tokens came in one piece", "check a proxy's buffering")
+        each = (times[-1] - times[0]) / (len(times) - 1)
+        return f"first token after {1000 * times[0]:.0f} ms, then {1000 * each:.1f} ms a token"
+
+    # The wire
+
+    async def _read_columns(self, **changes: Any) -> list[float]:
+        """log p of every column after the prompt, as one reply says."""
+        reply = await self._complete(
+            max_tokens=1,
+            logprobs=len(self.columns),
+            logprob_token_ids=self.columns,
+            return_tokens_as_token_ids=True,
+            **changes,
+        )
+        lacks = (
+            f"{self.server} does not answer logprob_token_ids (log-probabilities of named tokens)"
+        )
+        match reply:
+            case {"logprobs": {"top_logprobs": [dict(top), *_]}}:
+                pass
+            case _:
+                raise _Failure(lacks, _USE_VLLM)
+        try:
+            values = [float(top[f"token_id:{id_}"]) for id_ in self.columns]
+        except (KeyError, TypeError, ValueError):
+            raise _Failure(lacks, _USE_VLLM) from None
+        if not all(math.isfinite(value) for value in values):
+            raise _Failure("a log-probability is not a finite number", "check the model's weights")
+        return values
+
+    async def _own_log_probs(self) -> list[float]:
+        """log p of every prompt token but the first."""
+        reply = await self._complete(max_tokens=1, prompt_logprobs=0)
+        rows = reply.get("prompt_logprobs")
+        if not isinstance(rows, list) or len(rows) != len(self.prompt):
+            raise _Failure(
+                f"{self.server} does not answer prompt_logprobs, which the posterior reading needs",
+                _USE_VLLM,
+            )
+        try:
+            values = [
+                float(row[str(id_)]["logprob"])
+                for row, id_ in zip(rows[1:], self.prompt[1:], strict=True)
+            ]
+        except (KeyError, TypeError, ValueError):
+            raise _Failure("prompt_logprobs do not name the prompt's tokens", _USE_VLLM) from None
+        if not all(math.isfinite(value) for value in values):
+            raise _Failure("a prompt log-probability is not finite", "check the model's weights")
+        return values
+
+    def _tokens(self, reply: dict[str, Any]) -> list[int]:
+        found = reply.get("token_ids")
+        if not isinstance(found, list):
+            raise _Failure(
+                f"{self.server} does not answer return_token_ids (the ids of what was sampled)",
+                _USE_VLLM,
+            )
+        return found
+
+    async def _complete(self, **changes: Any) -> dict[str, Any]:
+        reply = await self._json("POST", "/v1/completions", self._body(**changes))
+        match reply:
+            case {"choices": [dict(choice), *_]}:
+                return choice
+        raise _Failure("a completion without choices", _USE_VLLM)
+
+    def _body(self, **changes: Any) -> dict[str, Any]:
+        fixed = {"model": self.served["id"], "prompt": self.prompt, "return_token_ids": True}
+        return {**fixed, "temperature": 1.0, "seed": 1, **changes}
+
+    async def _stream(self, tokens: int) -> AsyncGenerator[bytes, None]:
+        body = self._body(max_tokens=tokens, ignore_eos=True, stream=True)
+        try:
+            async with self.session.post(f"{self.url}/v1/completions", json=body) as reply:
+                if reply.status >= 400:
+                    raise _refused(reply.status, await reply.text())
+                async for line in reply.content:
+                    if line.startswith(b"data: {"):
+                        yield line
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(self.url, error) from None
+
+    async def _tokenize(self, text: str) -> list[int]:
+        asked = {"model": self.served["id"], "prompt": text, "add_special_tokens": False}
+        try:
+            found = (await self._json("POST", "/tokenize", asked)).get("tokens")
+        except _Failure as wrong:
+            raise _Failure(
+                f"{self.server} does not say how it splits text: {wrong.detail}", _USE_VLLM
+            ) from None
+        if not isinstance(found, list):
+            raise _Failure(f"{self.server} does not say how it splits text (/tokenize)", _USE_VLLM)
+        return found
+
+    async def _metrics(self) -> str:
+        try:
+            async with self.session.get(f"{self.url}/metrics") as reply:
+                return await reply.text() if reply.status == 200 else ""
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(self.url, error) from None
+
+    async def _json(
+        self, method: str, path: str, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            async with self.session.request(method, self.url + path, json=body) as reply:
+                text = await reply.text()
+                if reply.status >= 400:
+                    raise _refused(reply.status, text, path)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(self.url, error) from None
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise _Failure(
+                f"{path} does not answer with a JSON object", f"check the URL, or {_USE_VLLM}"
+            )
+        return found
+
+
+_GENERATED = "vllm:generation_tokens_total"
+
+
+def _generated(metrics: str) -> float:
+    """Tokens generated so far, summed over the engines of one server."""
+    values = re.findall(rf"^{_GENERATED}\{{[^}}]*\}} (\S+)$", metrics, re.MULTILINE)
+    return sum(map(float, values))
+
+
+def _refused(status: int, text: str, path: str = "/v1/completions") -> _Failure:
+    try:
+        said = json.loads(text)
+        said = said.get("error", said)
+        said = said.get("message", said) if isinstance(said, dict) else said
+    except (ValueError, AttributeError):
+        said = text
+    line = " ".join(str(said).split())[:200]
+    if status in (401, 403):
+        return _Failure(f"{path} wants a key ({status})", "set VLLM_API_KEY to the server's key")
+    if "logprob" in line and "max allowed" in line:
+        return _Failure(line, "start vLLM with a higher --max-logprobs, or keep fewer tags")
+    if status == 404:
+        return _Failure(f"there is no {path} ({status}: {line})", _USE_VLLM)
+    return _Failure(f"{path} refused ({status}): {line}", f"read the server's log, or {_USE_VLLM}")
+
+
+def _unreachable(url: str, error: Exception) -> _Failure:
+    if isinstance(error, TimeoutError):
+        return _Failure(f"no answer within {_TIMEOUT_S:.0f} s", "see whether the server is stuck")
+    line = " ".join(str(error).split()) or type(error).__name__
+    return _Failure(line, f"start a server (secateur engine serve MODEL), or correct the URL {url}")
