@@ -40,12 +40,12 @@ _CPU_CACHE_GIB = 8
 _WARDEN = r"""
 read -r group || exit 0
 read -r _
-kill -TERM -- "-$group" 2>/dev/null
+kill -TERM "-$group" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do
-  kill -0 -- "-$group" 2>/dev/null || exit 0
+  kill -0 "-$group" 2>/dev/null || exit 0
   sleep 1
 done
-kill -KILL -- "-$group" 2>/dev/null
+kill -KILL "-$group" 2>/dev/null
 """
 """Ends the server's processes when the pipe from ours closes, however ours ended."""
 
