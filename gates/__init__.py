@@ -13,6 +13,7 @@ from .policy import ContextOverride, Policy, Rule, Scope, TagSetting
 from .posterior import NEGLIGIBLE, negligible
 from .reading import Reading
 from .readings import Score, read
+from .retry import BackUp, back_up
 from .verdict import Action, Broken, Crossing, Judgement, Verdict
 from .vocabulary import Band, BoundVocabulary, Scheme, Tag, Vocabulary
 
@@ -21,6 +22,7 @@ __all__ = [
     "BAN",
     "NEGLIGIBLE",
     "Action",
+    "BackUp",
     "Band",
     "BoundVocabulary",
     "Broken",
@@ -46,6 +48,7 @@ __all__ = [
     "Verdict",
     "Vocabulary",
     "VocabularyError",
+    "back_up",
     "decide",
     "forced_ids",
     "logit_bias",

@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_valid
 
 from .vocabulary import BoundVocabulary, Scheme
 
-__all__ = ["ALLOW", "BAN", "BAN_BIAS", "Control", "forced_ids", "logit_bias"]
+__all__ = [
+    "ALLOW",
+    "BAN",
+    "BAN_BIAS",
+    "Control",
+    "forced_ids",
+    "logit_bias",
+    "loosens",
+    "tightened",
+]
 
 BAN_BIAS = -100.0
 """The bias of a ban, in nats: servers clamp to it, and exp(-100) is below every float32 sum."""
@@ -61,6 +70,30 @@ class Control(BaseModel):
 
 ALLOW = Control(kind="allow")
 BAN = Control(kind="ban")
+
+
+def loosens(base: Control, wanted: Control) -> bool:
+    """Whether ``wanted`` in place of ``base`` would loosen a lock.
+
+    What ``force`` means depends on the tag's scheme, so under a lock it stays as it is.
+    """
+    if wanted == base:
+        return False
+    return "force" in (base.kind, wanted.kind) or wanted.looseness > base.looseness
+
+
+def tightened(
+    controls: Mapping[str, Control], by: Mapping[str, Control], otherwise: Control = ALLOW
+) -> dict[str, Control]:
+    """``controls`` with each tag of ``by`` at least as tight as there; nothing gets looser.
+
+    A tag that ``controls`` does not name stands at ``otherwise``.
+    """
+    return {**controls} | {
+        tag: control
+        for tag, control in by.items()
+        if control.looseness < controls.get(tag, otherwise).looseness
+    }
 
 
 def logit_bias(controls: Mapping[str, Control], vocabulary: BoundVocabulary) -> dict[int, float]:

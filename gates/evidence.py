@@ -56,6 +56,8 @@ class Evidence:
     tag, or nothing at all, has no other story to weigh."""
     starts: tuple[int, ...] = ()
     """Tokens before which a sentence or line starts; where the ``prefix`` scheme is read."""
+    fault: str | None = None
+    """Why the generation was broken off where no rule was reached; such a thought never passes."""
 
     def with_sentences(self, sentences: tuple[SentenceScore, ...]) -> "Evidence":
         """The same evidence with the posterior's terms added."""
@@ -81,6 +83,8 @@ class Evidence:
                 for s in self.sentences
             ],
         }
+        if self.fault is not None:
+            head["fault"] = self.fault
         arrays = [self.chosen, self.belief] + ([] if self.sampler is None else [self.sampler])
         body = b"".join(np.ascontiguousarray(a, dtype="<f2").tobytes() for a in arrays)
         return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
@@ -106,4 +110,5 @@ class Evidence:
             sentences=tuple(SentenceScore(**sentence) for sentence in head["sentences"]),
             weighed=head["weighed"],
             starts=tuple(head["starts"]),
+            fault=head.get("fault"),
         )

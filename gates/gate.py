@@ -9,15 +9,15 @@ import numpy as np
 
 from .calibration import Calibration
 from .errors import UnreadableError
-from .evidence import LOG_FLOOR, Evidence
+from .evidence import LOG_FLOOR, Evidence, SentenceScore
 from .layout import Layout
 from .policy import Policy
-from .posterior import check_sentences
+from .posterior import check_sentences, posteriors
 from .reading import Reading
 from .readings import Meter, Readings, check_shapes, rows
 from .rule import Rule, Scope
 from .sentences import SentenceStarts
-from .verdict import Action, Crossing, Judgement, Verdict
+from .verdict import Action, Broken, Crossing, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 
 __all__ = ["StreamGate", "TokenLike", "decide"]
@@ -122,6 +122,18 @@ class StreamGate:
                 self._judgement = self._policy.broken(reason)
         return self._judgement
 
+    def convicts(self, sentence: SentenceScore) -> bool:
+        """Whether a rule that stops the thought is reached by this finished sentence's posterior.
+
+        Then stop generating: :func:`decide`, on the evidence with all sentences so far, gives the
+        judgement. Terms that cannot be read stop it too.
+        """
+        return self._judgement is not None or self._watch.convicts(sentence)
+
+    def readings(self) -> Readings:
+        """The readings that are made along the tokens, so far; none where the gate is broken."""
+        return {} if isinstance(self._judgement, Broken) else self._watch.readings()
+
     def evidence(self) -> Evidence:
         """What was read so far, the token that decided included."""
         tokens, width = len(self._ids), len(self._columns)
@@ -202,6 +214,8 @@ class _Watch:
         self._stops: list[tuple[list[float], int, float, Calibration | None]] = []
         self._weighed: set[str] = set()
         """Tags whose posterior a rule reads."""
+        self._convicting: list[tuple[str, float, Calibration | None]] = []
+        """Tag, threshold and map of each rule that stops the thought by a posterior."""
         for index, rule in enumerate(policy.rules_for(context)):
             if rule.scope == "action" and scope != "action":
                 continue
@@ -223,6 +237,8 @@ class _Watch:
             raise UnreadableError(f"rule '{rule}': {reading} cannot be read in this tag's scheme")
         if reading is Reading.POSTERIOR:
             self._weighed.add(rule.tag)
+            if not action.keeps:
+                self._convicting.append((rule.tag, rule.at, calibration))
         if reading.streams and not action.keeps:
             self._stops.append((self._meter.values[reading], tag, rule.at, calibration))
 
@@ -242,8 +258,26 @@ class _Watch:
                 return self._verdict(self._meter.readings(self._calibrations))
         return None
 
+    def convicts(self, sentence: SentenceScore) -> bool:
+        """Whether the posterior of one sentence stops the thought, or cannot be read."""
+        try:
+            check_sentences((sentence,), [tag for tag, _, _ in self._convicting], sentence.end)
+        except UnreadableError:
+            return True
+        found = posteriors(sentence)
+        return any(
+            (found[tag] if calibration is None else calibration.apply(found[tag])) >= at
+            for tag, at, calibration in self._convicting
+        )
+
+    def readings(self) -> Readings:
+        """The scores of the readings that stream, so far."""
+        return self._meter.readings(self._calibrations)
+
     def finish(self, evidence: Evidence) -> Verdict:
         """The verdict on the finished thought."""
+        if evidence.fault is not None:
+            raise UnreadableError(evidence.fault)
         tokens = len(evidence.token_ids)
         if not tokens:
             raise UnreadableError("no token was generated, so there is nothing to judge by")

@@ -16,6 +16,7 @@ from .canonical import digest
 from .control import Control
 from .errors import PolicyError
 from .frozen import FrozenMapping, FrozenModel
+from .reading import Reading
 from .rule import ContextOverride, Rule, Scope, TagSetting
 from .soundness import check_against, check_policy, explain
 from .verdict import Action, Broken
@@ -103,6 +104,16 @@ class Policy(FrozenModel):
         added = self._override(context).rules
         replaced = {rule.identity for rule in added}
         return tuple(rule for rule in self.rules if rule.identity not in replaced) + added
+
+    def weighs(self, context: str | None = None) -> bool:
+        """Whether a rule in this context reads the posterior, as it is or calibrated."""
+        return any(self.raw(rule) is Reading.POSTERIOR for rule in self.rules_for(context))
+
+    def raw(self, rule: Rule) -> Reading:
+        """The reading behind a rule: what its calibration maps, or the rule's own."""
+        if rule.reading is Reading.CALIBRATED:
+            return self.calibrations[rule.tag].of
+        return rule.reading
 
     def _override(self, context: str | None) -> ContextOverride:
         found = self.contexts.get(context) if context is not None else None

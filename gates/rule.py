@@ -1,12 +1,20 @@
 """A rule, a tag's setting, and what a context changes of them."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from .control import Control
 from .frozen import FrozenMapping, FrozenModel
 from .reading import Reading
+from .sentences import Boundary
 from .verdict import Action
 
 __all__ = ["ContextOverride", "Rule", "Scope", "TagSetting"]
@@ -24,7 +32,11 @@ class Rule(FrozenModel):
     """The threshold, reached when reading >= at. Only ``emitted`` may leave it out."""
     action: Action
     retries: int = Field(default=0, strict=True, ge=0, le=100)
-    """How often ``resample`` may try again before it becomes ``prune``."""
+    """How often ``resample`` may try again before it becomes ``prune``; per thought."""
+    back_to: Boundary = "sentence"
+    """How far ``resample`` goes back: to the last such boundary before the crossing."""
+    controls: FrozenMapping[Control] = Field(default={}, validate_default=True)
+    """What ``resample`` tightens from there on."""
     scope: Scope = "thought"
 
     @field_validator("at")
@@ -52,11 +64,31 @@ class Rule(FrozenModel):
             raise ValueError("resample needs retries: 1 or more; without one it is prune")
         if self.action is not Action.RESAMPLE and self.retries:
             raise ValueError(f"retries belong to resample; {self.action} has none, drop them")
+        for field in ("back_to", "controls"):
+            if self.action is not Action.RESAMPLE and field in self.model_fields_set:
+                raise ValueError(f"{field} belongs to resample; {self.action} has none, drop it")
+        for tag, control in self.controls.items():
+            if control.kind not in ("ban", "penalise"):
+                raise ValueError(
+                    f"controls: a retry can only tighten, and {tag} {control} would not; write "
+                    "ban or penalise(NATS)"
+                )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Only resample has them: what other policies say, and so their digest, is the same without.
+        written: dict[str, Any] = write(self)
+        if self.action is not Action.RESAMPLE:
+            del written["back_to"], written["controls"]
+        return written
 
     def __str__(self) -> str:
         where = " before a tool call" if self.scope == "action" else ""
-        return f"{self.tag} {self.reading} >= {self.at:g}{where}: {self.action}"
+        retry = f" back to {self.back_to}" if self.action is Action.RESAMPLE else ""
+        bounds = ", ".join(f"{tag} {control}" for tag, control in self.controls.items())
+        retry += f" with {bounds}" if bounds else ""
+        return f"{self.tag} {self.reading} >= {self.at:g}{where}: {self.action}{retry}"
 
     @property
     def identity(self) -> tuple[str, Reading, Scope, Action]:

@@ -1,9 +1,16 @@
-"""Where sentences and lines start, token by token: the only places a ``prefix`` tag can stand."""
+"""Where sentences, lines and spans start, token by token: where a ``prefix`` tag can stand, and
+where a thought that is tried again goes back to."""
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Literal
 
-__all__ = ["SentenceStarts"]
+__all__ = ["Boundary", "SentenceStarts", "boundary_before", "ends_line"]
+
+Boundary = Literal["thought", "line", "sentence", "span"]
+"""Where a retry may begin: at the thought's start, after a newline, where a sentence or line
+starts, or where a span tag opens or has closed."""
 
 _ENDS = re.compile(r"[.!?][\"')\]]*$")
 
@@ -37,3 +44,37 @@ class SentenceStarts:
         )
         self._tail = tail[-8:]
         return starts
+
+
+def ends_line(text: str) -> bool:
+    """Whether the next token begins a line: nothing but blanks after the last newline."""
+    return text.rstrip(" \t").endswith("\n")
+
+
+def boundary_before(
+    kind: Boundary,
+    latest: int,
+    ids: Sequence[int],
+    texts: Sequence[str],
+    opens: AbstractSet[int],
+    closes: AbstractSet[int],
+) -> int:
+    """The last boundary of this kind at or before token ``latest``: how many tokens may stay.
+
+    ``opens`` and ``closes`` are the tags' token ids. A newline in the middle of a token makes no
+    boundary there, but before the token. Where a character is spread over tokens, none of them is
+    one.
+    """
+    starts = SentenceStarts(opens | closes)
+    found = 0
+    for place in range(min(latest, len(ids) - 1) + 1):
+        begins = starts.step(ids[place], texts[place])
+        if place == 0 or kind == "thought":
+            continue
+        before, after = texts[place - 1], texts[place]
+        line = ends_line(before) or "\n" in after.rstrip(" \t").rstrip("\n")
+        tag = ids[place] in opens or ids[place - 1] in closes
+        reached = {"line": line, "sentence": begins or line, "span": tag}[kind]
+        if reached and (before or ids[place - 1] in opens | closes):
+            found = place
+    return found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from .calibration import Calibration
+from .control import ALLOW, loosens
 from .errors import PolicyError
 from .reading import READABLE, Reading
 from .rule import ContextOverride, Rule, TagSetting
@@ -26,8 +27,10 @@ def check_policy(policy: "Policy") -> None:
     for name, override in policy.contexts.items():
         _check_locks(policy, name, override)
     _check_rules(policy, policy.rules, policy.rules, ("rules",), {None, *policy.contexts})
+    _check_retries(policy, policy.rules, ("rules",), {None, *policy.contexts})
     for name, override in policy.contexts.items():
         where = ("contexts", name, "rules")
+        _check_retries(policy, override.rules, where, {name})
         _check_rules(policy, override.rules, policy.rules_for(name), where, {name})
     used = {rule.tag for _, rule in _all_rules(policy) if rule.reading is Reading.CALIBRATED}
     for tag in policy.calibrations:
@@ -42,7 +45,9 @@ def check_policy(policy: "Policy") -> None:
 def check_against(policy: "Policy", vocabulary: Vocabulary) -> None:
     """Raise :class:`PolicyError` for tags and readings that this vocabulary does not have."""
     named: list[tuple[Path, str]] = [(("tags", tag), tag) for tag in policy.tags]
-    named += [((*where, "tag"), rule.tag) for where, rule in _all_rules(policy)]
+    for where, rule in _all_rules(policy):
+        named.append(((*where, "tag"), rule.tag))
+        named += [((*where, "controls", tag), tag) for tag in rule.controls]
     for context, override in policy.contexts.items():
         named += [(("contexts", context, "tags", tag), tag) for tag in override.tags]
     named += [(("calibrations", tag), tag) for tag in policy.calibrations]
@@ -129,8 +134,32 @@ def _covers(rival: Rule, rule: Rule) -> bool:
         return False
     if rival.at > rule.at or rival.action.strength < rule.action.strength:
         return False
+    if not rival.action is rule.action is Action.RESAMPLE:
+        return True
     # A resample that has run out of retries is a prune, so fewer retries are the stronger ones.
-    return not (rival.action is rule.action is Action.RESAMPLE and rival.retries > rule.retries)
+    # Of several that are reached at once, the earliest boundary and all controls hold.
+    alike = rival.back_to == rule.back_to and rule.controls.items() <= rival.controls.items()
+    return alike and rival.retries <= rule.retries
+
+
+def _check_retries(
+    policy: "Policy", rules: tuple[Rule, ...], where: Path, contexts: set[str | None]
+) -> None:
+    """Refuse controls for a retry that would loosen a tag in one of ``contexts``."""
+    for index, rule in enumerate(rules):
+        for context in sorted(contexts, key=str):
+            if rule not in policy.rules_for(context):
+                continue
+            for tag, wanted in rule.controls.items():
+                base = policy.controls(context).get(tag, ALLOW)
+                forced = base.kind == "force" and tag in policy.locked
+                if forced or wanted.looseness > base.looseness:
+                    within = f" in context {context!r}" if context else ""
+                    raise PolicyError(
+                        f"a retry may only tighten, and {wanted} would loosen {tag!r} from "
+                        f"{base}{within}; write a tighter control, or drop it",
+                        (*where, index, "controls", tag),
+                    )
 
 
 def _is_banned(policy: "Policy", context: str | None, tag: str) -> bool:
@@ -148,9 +177,7 @@ def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None
             )
         if tag in policy.locked:
             base, wanted = policy.tags[tag].control, setting.control
-            # What force means depends on the tag's scheme, so under a lock it stays as it is.
-            forced = "force" in (base.kind, wanted.kind)
-            if wanted != base and (forced or wanted.looseness > base.looseness):
+            if loosens(base, wanted):
                 raise PolicyError(
                     f"context {name!r} loosens {tag!r} from {base} to {wanted}, and it is locked; "
                     "drop this override, or have the lock lifted",
@@ -162,7 +189,11 @@ def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None
         for base in policy.rules:
             if base.identity != rule.identity:
                 continue
-            if rule.at > base.at or rule.retries > base.retries:
+            weaker = any(
+                rule.controls.get(tag, ALLOW).looseness > control.looseness
+                for tag, control in base.controls.items()
+            )
+            if weaker or rule.at > base.at or rule.retries > base.retries:
                 raise PolicyError(
                     f"context {name!r} weakens '{base}' to '{rule}', and {rule.tag!r} is locked; "
                     "drop this rule, or have the lock lifted",
