@@ -194,7 +194,8 @@ class AskLeaf(Leaf):
         litter.living += sum(t.status in (Status.KEPT, Status.ESCALATED) for t in thoughts)
         if not any(t.status in (Status.KEPT, Status.ESCALATED) for t in thoughts):
             litter.pruned |= any(t.status is Status.PRUNED for t in thoughts)
-            if litter.posted < self.operation.n + self.operation.spare:
+            hopeless = any(t.hopeless for t in thoughts)
+            if not hopeless and litter.posted < self.operation.n + self.operation.spare:
                 self._child(litter)
             elif self._barren(litter):
                 litter.regrown = True

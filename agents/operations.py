@@ -1,12 +1,14 @@
 """Operations: what makes thoughts out of thoughts. Values only; the runtime performs them."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from string import Formatter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..gates.errors import SecateurError
 from .prompt import Piece, Sampling, Text
+from .steering import Steer, SteerAt
 from .thought import Scene, Thought
 from .tool import Call, Tool
 
@@ -61,8 +63,23 @@ class Ask(Operation):
     """Where true, the parent passes through and the model is not asked."""
     calls: Callable[[str], Call | None] | None = None
     """Reads a tool call from the text; rules of scope ``action`` judge thoughts that have one."""
+    steer: Steer | None = None
+    """Changes the controls while a thought is written."""
+    steer_at: SteerAt = "line"
 
     def __post_init__(self) -> None:
+        if self.steer_at not in get_args(SteerAt):
+            raise PlanError(
+                f"operation {self.name!r}: steer_at={self.steer_at!r}; choose "
+                f"{', '.join(get_args(SteerAt))}"
+            )
+        if self.steer is not None and (
+            not callable(self.steer) or inspect.iscoroutinefunction(self.steer)
+        ):
+            raise PlanError(
+                f"operation {self.name!r}: steer= takes a plain function of the progress that "
+                'gives controls such as {"angry": "allow"}, or None'
+            )
         if self.n < 1 or self.spare < 0:
             raise PlanError(
                 f"operation {self.name!r}: n={self.n}, spare={self.spare}; give n of at least 1 "

@@ -18,6 +18,7 @@ from .machines import (
 )
 from .operations import Act, Ask, KeepBest, KeepValid, Operation, PlanError, Prompt, Score, Split
 from .prompt import Sampling
+from .steering import Steer, SteerAt
 from .thought import Scene, Thought
 from .tool import Call, Tool
 
@@ -149,9 +150,14 @@ def generate(
     parse: Callable[[str], Any] | None = None,
     sampling: Sampling | None = None,
     calls: Callable[[str], Call | None] | None = None,
+    steer: Steer | None = None,
+    steer_at: SteerAt = "line",
     name: str = "generate",
 ) -> Plan:
-    """Ask the model n times for each parent; pruned children are replaced up to ``spare`` times."""
+    """Ask the model n times for each parent; pruned children are replaced up to ``spare`` times.
+
+    ``steer`` changes the controls while a thought is written; it is asked at each ``steer_at``.
+    """
     return _Step(
         Ask(
             name=name,
@@ -162,6 +168,8 @@ def generate(
             parse=parse,
             sampling=sampling,
             calls=calls,
+            steer=steer,
+            steer_at=steer_at,
         )
     )
 
@@ -174,6 +182,8 @@ def aggregate(
     parse: Callable[[str], Any] | None = None,
     sampling: Sampling | None = None,
     calls: Callable[[str], Call | None] | None = None,
+    steer: Steer | None = None,
+    steer_at: SteerAt = "line",
     name: str = "aggregate",
 ) -> Plan:
     """Ask the model, n times, to make one thought of all parents."""
@@ -188,6 +198,8 @@ def aggregate(
             parse=parse,
             sampling=sampling,
             calls=calls,
+            steer=steer,
+            steer_at=steer_at,
         )
     )
 
@@ -201,6 +213,8 @@ def refine(
     parse: Callable[[str], Any] | None = None,
     sampling: Sampling | None = None,
     calls: Callable[[str], Call | None] | None = None,
+    steer: Steer | None = None,
+    steer_at: SteerAt = "line",
     name: str = "refine",
 ) -> Plan:
     """Ask the model to improve each parent, unless it is good already (then it passes through)."""
@@ -214,6 +228,8 @@ def refine(
             parse=parse,
             sampling=sampling,
             calls=calls,
+            steer=steer,
+            steer_at=steer_at,
             unless=unless,
         )
     )

@@ -49,8 +49,12 @@ class Thought:
     token_ids: tuple[int, ...] = ()
     """What the model wrote, tags included; carried into later prompts as it is."""
     tokens: int = 0
-    """Tokens that were generated for it, abandoned attempts included."""
+    """Tokens that were generated for it; what it took over from an earlier try is not counted."""
+    spent_after: int = 0
+    """Tokens that the engine generated beyond those that were read: after a cut or a switch."""
     attempt: int = 0
+    hopeless: bool = False
+    """Whether asking again could only fail in the same way (the prompt does not fit, say)."""
 
     @property
     def lives(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from ...agents.prompt import Piece
 from ...gates.evidence import LOG_FLOOR, Evidence
 from .checkpoint import Checkpoint, Precision, load_checkpoint
-from .protocol import EngineError, EngineInfo, Request, Token
+from .protocol import EngineError, EngineInfo, Request, RequestError, Token
 from .tokenizer import TextStream
 
 __all__ = ["LocalEngine"]
@@ -172,19 +172,19 @@ class LocalEngine:
     def _check(self, request: Request) -> None:
         sampling = request.sampling
         if not request.prompt:
-            raise EngineError("the prompt is empty; start it with the model's bos token")
+            raise RequestError("the prompt is empty; start it with the model's bos token")
         self._check_ids(request.prompt)
         if sampling.max_tokens < 1:
-            raise EngineError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
+            raise RequestError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
         if not 0 <= sampling.temperature < math.inf:
-            raise EngineError(f"temperature is {sampling.temperature}; it must be 0 or more")
+            raise RequestError(f"temperature is {sampling.temperature}; it must be 0 or more")
         if not 0 < sampling.top_p <= 1:
-            raise EngineError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1")
+            raise RequestError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1")
         if "" in sampling.stop:
-            raise EngineError("a stop string is empty; leave it out to generate without stops")
+            raise RequestError("a stop string is empty; leave it out to generate without stops")
         tags = self.info.vocabulary.vocabulary.by_name
         if unknown := sorted(request.controls.keys() - tags.keys()):
-            raise EngineError(
+            raise RequestError(
                 f"the model has no tag {unknown[0]!r} to control; it has {', '.join(tags)}"
             )
 
@@ -192,7 +192,7 @@ class LocalEngine:
         width = self._checkpoint.width
         if ids and not (min(ids) >= 0 and max(ids) < width):
             wrong = next(id_ for id_ in ids if not 0 <= id_ < width)
-            raise EngineError(
+            raise RequestError(
                 f"token id {wrong} is not one of the model's {width}; encode with this engine"
             )
 
@@ -200,7 +200,7 @@ class LocalEngine:
         limit = self.info.context_length
         if given + wanted > limit:
             asked = f"{given} tokens" + (f" and {wanted} to generate" if wanted else "")
-            raise EngineError(
+            raise RequestError(
                 f"{asked} do not fit the model's context of {limit}: shorten the task, or lower "
                 "the sampling's max_tokens"
             )

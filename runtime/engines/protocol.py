@@ -10,11 +10,24 @@ from ...gates.errors import SecateurError
 from ...gates.evidence import Evidence
 from ...gates.vocabulary import BoundVocabulary
 
-__all__ = ["Engine", "EngineError", "EngineInfo", "Request", "Sampling", "Token", "Usage"]
+__all__ = [
+    "Engine",
+    "EngineError",
+    "EngineInfo",
+    "Request",
+    "RequestError",
+    "Sampling",
+    "Token",
+    "Usage",
+]
 
 
 class EngineError(SecateurError):
     """The model could not be loaded, reached, or asked this."""
+
+
+class RequestError(EngineError):
+    """A request that is refused whenever it is asked: too long for the context, say."""
 
 
 @dataclass(frozen=True, slots=True)
