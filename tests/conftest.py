@@ -1,11 +1,26 @@
 """Parts that several rooms' tests share."""
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 TAGS = ("deceit", "powerseeking", "angry")
+
+
+@pytest.fixture(scope="session")
+def lacking() -> Callable[[str, str], NoReturn]:
+    """Skip for want of something, or fail where ``SECATEUR_REQUIRE`` (a,b,c) names it."""
+
+    def lack(what: str, reason: str) -> NoReturn:
+        if what in os.environ.get("SECATEUR_REQUIRE", "").split(","):
+            pytest.fail(f"SECATEUR_REQUIRE names {what}: {reason}")
+        pytest.skip(reason)
+
+    return lack
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,8 @@ def serve(
     if print_:
         print(plan.shell())
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us deaf to Ctrl-C
+        signal.signal(number, _interrupt)
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
 

@@ -25,7 +25,7 @@ import aiohttp
 
 from ...agents.prompt import Text
 from ...gates.vocabulary import Vocabulary
-from .checkpoint import find_model
+from .checkpoint import find_model, read_config, roles_of
 from .protocol import EngineError
 from .tokenizer import TagTokenizer
 
@@ -125,11 +125,10 @@ class _Probe:
         self.folder = folder
         self.tokenizer = TagTokenizer.load(folder, Vocabulary.load(folder / "vocabulary.json"))
         self.columns = self.tokenizer.vocabulary.column_ids
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+        config = read_config(folder)
         self.length: int | None = config.get("max_position_embeddings")
-        bos = config.get("bos_token_id")
         self.text = self.tokenizer.encode([Text(_TEXT)])
-        self.prompt = [bos, *self.text] if isinstance(bos, int) else self.text
+        self.prompt = [*roles_of(folder, self.tokenizer, config)["bos"][:1], *self.text]
         self.served: dict[str, Any] = {}
         self.server = "this server"
         self.context = 0
