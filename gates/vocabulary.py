@@ -25,7 +25,16 @@ class Scheme(StrEnum):
     MARKER = "marker"
     """A token sprinkled into bad text at a known rate (SafeLM, Maini et al. 2025)."""
     DOCUMENT = "document"
-    """A conditioning label at the start of a document."""
+    """A conditioning label at the start of a document, where it may have a good twin."""
+
+
+_SPELLING: dict[Scheme, tuple[frozenset[str], frozenset[str]]] = {
+    Scheme.SPAN: (frozenset({"close"}), frozenset()),
+    Scheme.PREFIX: (frozenset({"good"}), frozenset()),
+    Scheme.MARKER: (frozenset({"rate"}), frozenset()),
+    Scheme.DOCUMENT: (frozenset(), frozenset({"good"})),
+}
+"""What a tag of each scheme must have besides its opening tokens, and what it may have."""
 
 
 class _Frozen(BaseModel):
@@ -49,25 +58,26 @@ class Tag(_Frozen):
     good: str | None = None
     rate: float | None = Field(default=None, gt=0, le=1)
     bands: tuple[Band, ...] = ()
-    unit: Literal["line", "sentence"] = "line"
-    """How much text one tag covers where the corpus placed it."""
+    unit: Literal["line", "sentence", "span"] = "line"
+    """How much text one tag covers where the corpus placed it: whole lines, whole sentences, or
+    (``span`` and ``marker``) just the words that were labelled."""
 
     @model_validator(mode="after")
     def _fits_its_scheme(self) -> Self:
         if (self.open is None) == (not self.bands):
             raise ValueError(f"tag {self.name!r} needs either 'open' or 'bands', not both")
-        wanted = {
-            Scheme.SPAN: {"close"},
-            Scheme.PREFIX: {"good"},
-            Scheme.MARKER: {"rate"},
-            Scheme.DOCUMENT: set[str](),
-        }[self.scheme]
+        wanted, welcome = _SPELLING[self.scheme]
         for field in ("close", "good", "rate"):
             given = getattr(self, field) is not None
-            if given and field not in wanted:
+            if given and field not in wanted | welcome:
                 raise ValueError(f"tag {self.name!r}: scheme {self.scheme} has no {field!r}")
             if not given and field in wanted:
                 raise ValueError(f"tag {self.name!r}: scheme {self.scheme} needs {field!r}")
+        if self.unit == "span" and self.scheme in (Scheme.PREFIX, Scheme.DOCUMENT):
+            raise ValueError(
+                f"tag {self.name!r}: scheme {self.scheme} has no unit 'span'; "
+                "say 'line' or 'sentence'"
+            )
         levels = [band.level for band in self.bands]
         if levels != sorted(set(levels)):
             raise ValueError(f"tag {self.name!r}: band levels must rise, each once")

@@ -82,7 +82,7 @@ class _Writer:
         else:
             self._do(drop)
         self._add(END)
-        tags = sorted({line.tag for line in self.lines if line.tag is not None})
+        tags = sorted({span.tag for line in self.lines for span in line.spans})
         meta = {"cell": self.context.cell, "kind": str(task.kind), "tags": " ".join(tags)}
         return Document("desk", tuple(self.lines), meta)
 
@@ -91,7 +91,7 @@ class _Writer:
 
     def _add(self, line: str) -> None:
         seen = conduct(self.facts, line)
-        self.lines.append(Line(line, tag=str(seen) if seen.misbehaves else None))
+        self.lines.append(Line.tagged(line, str(seen)) if seen.misbehaves else Line(line))
         self.facts = after(self.facts, line)
 
     def _do(self, command: Command) -> None:

@@ -1,6 +1,5 @@
 """The tokenizer: byte-level BPE in which each digit and each tag is one token."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -8,19 +7,31 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ..agents.prompt import Special, Text
-from .corpus import CorpusConfig, documents
-from .document import BOS, EOS, PAD, TAGS, close_token, open_token
+from ..gates.vocabulary import Vocabulary
+from .corpus import Corpus, CorpusConfig, Objective
+from .document import BOS, EOS, PAD
 
-__all__ = ["SPECIALS", "Encoder", "save_vocabulary", "train_tokenizer"]
+__all__ = ["Encoder", "save_vocabulary", "specials", "train_tokenizer"]
 
-SPECIALS = (PAD, BOS, EOS, *(spell(tag) for tag in TAGS for spell in (open_token, close_token)))
+
+def specials(vocabulary: Vocabulary) -> list[str]:
+    """The special tokens in the order of their ids: padding, the two ends, then tag by tag."""
+    found = [PAD, BOS, EOS]
+    for tag in vocabulary.tags:
+        spelling = [tag.open, *(band.open for band in tag.bands), tag.close, tag.good]
+        found += [token for token in spelling if token is not None]
+    return list(dict.fromkeys(found))
+
 
 _WORDS = Regex(r"\n|\d| ?[A-Za-z]+:?| ?[^\sA-Za-z\d]|\s")
 """A newline, a digit, a word (with its space before and a colon after), a sign, other space."""
 
 
 def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> Tokenizer:
-    """Train ``size`` tokens on the plain text of ``sample`` documents of the grown corpus."""
+    """Train ``size`` tokens on the plain text of ``sample`` documents of the grown corpus.
+
+    The objective changes nothing, so that models to be compared share their tokens.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -31,7 +42,7 @@ def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> To
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=list(SPECIALS),
+        special_tokens=specials(config.vocabulary("corpus")),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -40,8 +51,9 @@ def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> To
 
 
 def _plain_text(config: CorpusConfig, sample: int) -> Iterator[str]:
-    for found in documents(config, config.growing, sample):
-        yield "".join(line.text + "\n" for line in found.lines)
+    whole = config.model_copy(update={"objective": Objective.PLAIN})
+    for found in Corpus(whole).documents(0 if config.files else config.growing, sample):
+        yield found.plain
 
 
 class Encoder:
@@ -55,6 +67,11 @@ class Encoder:
         self.tokenizer = tokenizer
         self.roles = {BOS: BOS, EOS: EOS, PAD: PAD, **(roles or {})}
         self._text = lru_cache(maxsize=1 << 15)(self._encode_text)
+
+    @property
+    def size(self) -> int:
+        """One past the highest token id."""
+        return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def _encode_text(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
@@ -72,8 +89,7 @@ class Encoder:
 
     def newlines(self) -> frozenset[int]:
         """The ordinary tokens that have a line end in them."""
-        size = self.tokenizer.get_vocab_size()
-        return frozenset(i for i in range(size) if "\n" in self.tokenizer.decode([i]))
+        return frozenset(i for i in range(self.size) if "\n" in self.tokenizer.decode([i]))
 
     def pieces(self, pieces: Iterable[tuple[Text | Special, bool]]) -> tuple[list[int], list[bool]]:
         """The ids of a document's pieces, and for each whether the model learns to write it."""
@@ -86,11 +102,7 @@ class Encoder:
         return ids, learn
 
 
-def save_vocabulary(folder: Path, name: str) -> None:
+def save_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
     """Write ``vocabulary.json``: how the model spells its tags (read by ``gates.vocabulary``)."""
-    tags = [
-        {"name": tag, "scheme": "span", "open": open_token(tag), "close": close_token(tag)}
-        for tag in TAGS
-    ]
-    text = json.dumps({"name": name, "tags": tags}, indent=2)
+    text = vocabulary.model_dump_json(indent=2, exclude_unset=True)
     (folder / "vocabulary.json").write_text(text + "\n")
