@@ -7,16 +7,18 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..engines.preflight import Report, check_server
 from ..engines.server import VllmServer, plan_launch
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from ..engines.preflight import Report
 
 __all__ = ["app"]
 
@@ -35,6 +37,8 @@ def check(
 
     Example: secateur engine check http://127.0.0.1:8000 --model seedling
     """
+    from ..engines.preflight import check_server  # aiohttp is loaded only where it is used
+
     report = asyncio.run(check_server(url, model or Settings().model))
     if json_:
         checks = [asdict(check) for check in report.checks]
@@ -121,7 +125,7 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: "Report") -> None:
     console = Console(highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
