@@ -22,20 +22,20 @@ __all__ = ["Processes", "joined"]
 class Processes:
     """This process among ``size``; ``rank`` 0 is the one that writes files."""
 
-    rank: int = 0
-    size: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int
+    size: int
+    device: torch.device
 
     @property
     def first(self) -> bool:
         """Whether this process writes the log, the checkpoints and the model."""
         return self.rank == 0
 
-    def total(self, share: Tensor) -> float:
-        """The sum of every process's ``share`` (a scalar), the same number in each of them."""
+    def total(self, share: Tensor) -> Tensor:
+        """The sum of every process's ``share`` (a scalar, overwritten), the same in all of them."""
         if self.size > 1:
             dist.all_reduce(share)
-        return share.item()
+        return share
 
     def told(self, text: str) -> str:
         """The first process's ``text``, in every process."""
@@ -47,9 +47,7 @@ class Processes:
 
 
 @contextmanager
-def joined(
-    device: str, environment: Mapping[str, str] | None = None
-) -> Iterator[Processes]:
+def joined(device: str, environment: Mapping[str, str] | None = None) -> Iterator[Processes]:
     """Join the other processes for as long as the context lasts.
 
     ``device`` is ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``. Raises
@@ -67,7 +65,7 @@ def joined(
             )
     place = _place(device, int(given.get("LOCAL_RANK", "0")) if size > 1 else 0)
     if size == 1:
-        yield Processes(device=place)
+        yield Processes(0, 1, place)
         return
     if place.type == "cuda":
         torch.cuda.set_device(place)

@@ -148,6 +148,19 @@ class Batch:
     tokens: int
     learnt: int
 
+    @classmethod
+    def padded(cls, rows: Sequence[Row], pad: int) -> "Batch":
+        """All of ``rows``, filled up with ``pad``."""
+        longest = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), longest), pad)
+        labels = torch.full((len(rows), longest), _UNLEARNT)
+        for number, row in enumerate(rows):
+            length = len(row.ids)
+            ids[number, :length] = torch.tensor(row.ids)
+            labels[number, :length] = ids[number, :length].where(torch.tensor(row.learn), _UNLEARNT)
+        learnt = int((labels[:, 1:] >= 0).sum())
+        return cls(ids, labels, sum(len(row.ids) for row in rows), learnt)
+
     def share(self, rank: int, size: int) -> "Batch":
         """Every ``size``-th row from row ``rank``; without one, a row that teaches nothing."""
         if size == 1:
@@ -167,33 +180,17 @@ class Batch:
             )  # fmt: skip
 
 
-def grouped(rows: Iterable[Row], tokens: int, pad: int, order: random.Random) -> Iterator[Batch]:
-    """Batches of at most ``tokens`` padded tokens, of rows of like length, in random order.
+def grouped(rows: Iterable[Row], tokens: int, order: random.Random) -> list[list[Row]]:
+    """Rows of like length in groups of at most ``tokens`` padded tokens, in random order.
 
-    Rows in which nothing is learnt are left out.
+    Rows in which nothing is learnt are left out; a row longer than ``tokens`` stands alone.
     """
+    # The first token of a row is predicted by nothing.
     kept = sorted((row for row in rows if any(row.learn[1:])), key=lambda row: len(row.ids))
-    groups: list[list[Row]] = [[]]
+    groups: list[list[Row]] = []
     for row in kept:
-        if groups[-1] and len(row.ids) * (len(groups[-1]) + 1) > tokens:
+        if not groups or len(row.ids) * (len(groups[-1]) + 1) > tokens:
             groups.append([])
         groups[-1].append(row)
     order.shuffle(groups)
-    for group in groups:
-        if group:
-            yield _padded(group, pad)
-
-
-def _padded(rows: Sequence[Row], pad: int) -> Batch:
-    longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), pad)
-    labels = torch.full((len(rows), longest), _UNLEARNT)
-    for number, row in enumerate(rows):
-        length = len(row.ids)
-        ids[number, :length] = torch.tensor(row.ids)
-        labels[number, :length] = torch.where(
-            torch.tensor(row.learn), ids[number, :length], _UNLEARNT
-        )
-    # The first token of a row is predicted by nothing.
-    learnt = int((labels[:, 1:] >= 0).sum())
-    return Batch(ids, labels, sum(len(row.ids) for row in rows), learnt)
+    return groups

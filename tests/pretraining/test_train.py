@@ -8,8 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from secateur.pretraining.corpus import CorpusConfig
+from secateur.pretraining.pools import batches
 from secateur.pretraining.tokenizer import Encoder
-from secateur.pretraining.train import Architecture, TrainConfig, batches, train
+from secateur.pretraining.train import Architecture, TrainConfig, train
 
 TINY = TrainConfig(
     name="tiny",
