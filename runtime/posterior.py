@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from ..gates.posterior import NEGLIGIBLE, negligible
 from ..gates.vocabulary import BoundVocabulary, Scheme, Vocabulary
 from .engines.protocol import Engine
 
-__all__ = ["sentence_ranges", "weigh"]
+__all__ = ["finished_sentences", "interleaved", "sentence_ranges", "weigh", "weigh_sentences"]
+
+Forced = Mapping[int, tuple[int, ...]]
+"""Tokens that a ``force`` control wrote, by the number of the generated token they stand before."""
+Range = tuple[int, int, bool]
+_NONE: Forced = MappingProxyType({})
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 
@@ -42,25 +48,60 @@ def sentence_ranges(texts: Sequence[str], unit: str) -> list[tuple[int, int, boo
     return ranges
 
 
+def finished_sentences(texts: Sequence[str], vocabulary: Vocabulary, *, ended: bool) -> list[Range]:
+    """The sentences or lines of a generation; of one that goes on, those that are over."""
+    ranges = sentence_ranges(texts, _unit(vocabulary))
+    if not ended and ranges and "\n" not in texts[-1]:
+        ranges.pop()  # a closing tag at the end would look like the end of the text
+    return ranges
+
+
+def interleaved(ids: Sequence[int], forced: Forced) -> list[int]:
+    """Generated tokens with the forced ones where they stand, those after the last included."""
+    whole: list[int] = []
+    for place in range(len(ids) + 1):
+        whole += [*forced.get(place, ()), *ids[place : place + 1]]
+    return whole
+
+
 async def weigh(
     engine: Engine, prompt: Sequence[int], evidence: Evidence, texts: Sequence[str]
 ) -> Evidence:
-    """The evidence with the posterior's terms for every sentence and every span tag.
+    """The evidence of a finished generation with the posterior's terms for every sentence.
 
-    ``texts`` are the T tokens' texts. A sentence in which a tag was sampled is weighed as if it
-    had been written without, so that one tag hides no other. A scoring pass is skipped where even
-    a certain tagged reading of the sentence could not lift the posterior above
-    :data:`NEGLIGIBLE`. Raises :class:`EngineError`.
+    ``texts`` are the T tokens' texts. Raises :class:`EngineError`.
+    """
+    ranges = finished_sentences(texts, engine.info.vocabulary.vocabulary, ended=True)
+    return evidence.with_sentences(
+        await weigh_sentences(engine, prompt, evidence, texts, ranges, _NONE)
+    )
+
+
+async def weigh_sentences(
+    engine: Engine,
+    prompt: Sequence[int],
+    evidence: Evidence,
+    texts: Sequence[str],
+    ranges: Sequence[Range],
+    forced: Forced,
+) -> tuple[SentenceScore, ...]:
+    """The posterior's terms for these sentences and every span tag; blank ones have none.
+
+    A sentence in which a tag was sampled is weighed as if it had been written without, so that
+    one tag hides no other. A scoring pass is skipped where even a certain tagged reading of the
+    sentence could not lift the posterior above :data:`NEGLIGIBLE`. Raises :class:`EngineError`.
     """
     bound = engine.info.vocabulary
     spans = [tag for tag in bound.vocabulary.tags if tag.scheme is Scheme.SPAN]
     passes: list[tuple[list[int], list[int]]] = []
     plans: list[_Weighing] = []
-    for start, end, complete in sentence_ranges(texts, _unit(bound.vocabulary)):
+    for start, end, complete in ranges:
         if not "".join(texts[start:end]).strip():
             continue
-        context = [*prompt, *evidence.token_ids[:start]]
-        marked = bool(set(bound.ids.values()).intersection(evidence.token_ids[start:end]))
+        before = {place: ids for place, ids in forced.items() if place <= start}
+        context = [*prompt, *interleaved(evidence.token_ids[:start], before)]
+        marked = not set(bound.ids.values()).isdisjoint(evidence.token_ids[start:end])
+        marked |= any(start < place < end for place in forced)
         body, tail = _body_and_tail(engine, bound, evidence.token_ids, texts, start, end)
         # What decoding knows is the sentence's probability with the tag in it.
         untagged = None if marked else float(np.sum(evidence.chosen[start:end], dtype=np.float64))
@@ -85,7 +126,7 @@ async def weigh(
                 passes.append(([*context, opening], [*body, *ending]))
         plans.append(plan)
     scores = await engine.score(passes) if passes else []
-    return evidence.with_sentences(tuple(plan.with_scores(scores) for plan in plans))
+    return tuple(plan.with_scores(scores) for plan in plans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,13 @@ from ..agents.thought import Status, Thought, thought_id
 from ..agents.tool import Workspace
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
+from .attempts import Attempts
 from .engines.protocol import Engine
 from .ledger.events import RunStart, RunStatus
 from .ledger.ledger import Ledger, new_run_id
 from .logs import get_logger
 from .performer import Performer
+from .recording import Recording
 from .scheduler import Halt, Spending, grow
 
 if TYPE_CHECKING:
@@ -77,6 +79,11 @@ class RunResult:
     def tokens(self) -> int:
         """Generated tokens, pruned branches included."""
         return sum(thought.tokens for thought in self.thoughts)
+
+    @property
+    def spent_after(self) -> int:
+        """Tokens that the engine generated beyond those, after a cut or a switch."""
+        return sum(thought.spent_after for thought in self.thoughts)
 
 
 @dataclass(slots=True)
@@ -153,24 +160,28 @@ class Session:
                 options={"budget": _budget(self.agent), "sampling": _sampling(self.agent)},
             )
         )
-        self.performer = Performer(
+        recording = Recording(
+            log=log,
+            spending=Spending(self.agent.budget, self.agent.sampling),
+            task=self.task,
+            observe=self.observe,
+            thoughts={},
+        )
+        attempts = Attempts(
             agent=self.agent,
             policy=self.policy,
             engine=self.engine,
-            log=log,
-            spending=Spending(self.agent.budget, self.agent.sampling),
-            workspace=workspace,
-            task=self.task,
             context=self.context,
             seed=self.seed,
-            observe=self.observe,
+            recording=recording,
         )
+        self.performer = Performer(attempts, recording, workspace)
         if self.agent.prepare is not None:
             with _blaming(self.agent, "prepare="):
                 self.agent.prepare(workspace, self.task, self.seed)
         id = thought_id("task", (), prompt=[self.task, self.seed], model=self.engine.info.model)
         root = Thought(id=id, operation="task", kind="task", text=self.task, value=self.value)
-        await self.performer.place(root, 0)
+        await recording.place(root, 0)
         return {"run": self.run, "cursor": 1}
 
     def read_task(self) -> None:
@@ -186,25 +197,25 @@ class Session:
 
     async def grow(self, state: RunState) -> RunState:
         """Grow the graph of thoughts with the ready-queue scheduler."""
-        performer = self.admitted
-        root, *_ = performer.thoughts.values()
+        performer, recording = self.admitted, self.admitted.recording
+        root, *_ = recording.thoughts.values()
         try:
             grown = await grow(
                 self.agent.plan,
                 root,
                 performer.perform,
-                performer.spending,
+                recording.spending,
                 regrow=self.policy.regrow == "ban",
             )
             self.kept = grown.kept
             if grown.ended is not None:
                 self.status = RunStatus.EXHAUSTED
                 self.reason = f"{grown.ended}; {grown.left} steps were left undone"
-                await performer.log.note("budget", {"ended": grown.ended, "left": grown.left})
+                await recording.log.note("budget", {"ended": grown.ended, "left": grown.left})
         except Halt as halt:
             self.status = RunStatus.HALTED
             self.reason = f"thought {halt.thought.id} reached a rule whose action is halt"
-        thoughts = performer.thoughts
+        thoughts = recording.thoughts
         waiting = [t.id for t in thoughts.values() if t.status is Status.ESCALATED]
         if self.status is RunStatus.DONE and not self.kept:
             self.status = RunStatus.ESCALATED if waiting else RunStatus.EMPTY
@@ -224,7 +235,7 @@ class Session:
         """Close the run in the ledger with its result."""
         if self.kept:
             best = self.kept[0]
-            scene = self.admitted.scene((best,))
+            scene = self.admitted.recording.scene((best,))
             answer = best.text
             if self.agent.answer is not None:
                 with _blaming(self.agent, "answer="):
@@ -239,7 +250,7 @@ class Session:
     async def finish(self) -> None:
         """Write the run's last event."""
         if self.performer is not None:
-            await self.performer.log.finish(self.status, self.answer or self.reason)
+            await self.performer.recording.log.finish(self.status, self.answer or self.reason)
 
 
 async def perform_run(session: Session) -> RunResult:
@@ -266,7 +277,8 @@ async def perform_run(session: Session) -> RunResult:
         if "__interrupt__" in final:
             await session.finish()
         _log.info("run ended", status=session.status.value)
-    thoughts = () if session.performer is None else tuple(session.performer.thoughts.values())
+    performer = session.performer
+    thoughts = () if performer is None else tuple(performer.recording.thoughts.values())
     return RunResult(
         run_id=session.run,
         agent=session.agent.name,

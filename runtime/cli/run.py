@@ -207,6 +207,7 @@ def outcome(result: RunResult) -> dict[str, Any]:
         "thoughts": len(result.thoughts),
         "pruned": len(result.pruned),
         "tokens": result.tokens,
+        "spent_after": result.spent_after,
         "seconds": round(result.seconds, 3),
         "sandbox": str(result.workspace),
     }

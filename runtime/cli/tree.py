@@ -12,7 +12,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ...agents.thought import Status
-from ...gates.verdict import Broken, Crossing, Judgement, Verdict
+from ...gates.verdict import Action, Broken, Crossing, Judgement, Verdict
 
 __all__ = ["Drawn", "because", "render_tree", "shortened", "tree_svg"]
 
@@ -36,6 +36,8 @@ class Drawn(Protocol):
     def score(self) -> float | None: ...
     @property
     def reason(self) -> str | None: ...
+    @property
+    def attempt(self) -> int: ...
     @property
     def judgement(self) -> Judgement | None: ...
 
@@ -117,6 +119,8 @@ def _line(thought: Drawn, width: int) -> Text:
     if thought.text.strip():
         dimmed = "dim" if thought.status is Status.DROPPED else ""
         line.append(f"  {shortened(thought.text, width)}", style=dimmed)
+    if thought.attempt:
+        line.append(f"  try {thought.attempt + 1}", style="dim")
     if thought.score is not None:
         line.append(f"  score {thought.score:g}", style="cyan")
     if word:
@@ -137,7 +141,11 @@ def _look(thought: Drawn) -> tuple[str, str, str]:
             crossed = isinstance(thought.judgement, Verdict) and thought.judgement.cause
             return ("✓", "yellow", "flagged") if crossed else ("✓", "green", "")
         case Status.PRUNED:
-            return "✗", "red", "cut"
+            # A try that gave way to another has a reason; one that no budget was left for has none.
+            judged = thought.judgement
+            asked = isinstance(judged, Verdict) and judged.action is Action.RESAMPLE
+            retried = asked and thought.reason is not None
+            return ("↺", "yellow", "tried again") if retried else ("✗", "red", "cut")
         case Status.FAILED:
             return "!", "magenta", "failed"
         case Status.ESCALATED:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from ...agents.thought import Status
 from ...gates.verdict import Verdict
-from ..ledger.rows import Explanation, TokenRow
+from ..ledger.rows import Explanation, TokenRow, TryRow
 from .tree import shortened
 
 __all__ = ["print_why"]
@@ -39,12 +39,21 @@ def print_why(found: Explanation, console: Console) -> None:
         + (f" in context {run.context}" if run.context else ""),
         "rule": "none" if found.rule is None else str(found.rule),
         "wrote": thought.text.strip() or "nothing",
+        "spent": f"{thought.tokens} tokens"
+        + (f" after {thought.accepted} taken over" if thought.accepted else "")
+        + (f", and {thought.spent_after} that were not read" if thought.spent_after else ""),
         "reason": thought.reason or "",
         "also in": ", ".join(found.also_in),
     }
     for name, value in facts.items():
         if value:
             console.print(Text.assemble((f"{name:>8}  ", "bold"), value))
+    for switch in found.switches:
+        console.print(Text.assemble(("switched  ", "bold"), str(switch)))
+    if len(found.tries) > 1:
+        console.print(Text("   tries", "bold"))
+        for row in found.tries:
+            console.print(_try(row, here=row.thought == thought.id))
     tag = _tag(found)
     if tag is not None:
         console.print()
@@ -63,6 +72,22 @@ def print_why(found: Explanation, console: Console) -> None:
                 f"{row.id[:8]}  {shortened(row.text or row.reason or '', 70)}",
             )
         )
+
+
+def _try(row: TryRow, *, here: bool) -> Text:
+    """One try on one line: with what it was asked, and why it gave way."""
+    controls = ", ".join(f"{tag} {control}" for tag, control in row.controls.items()) or "none"
+    asked = f"seed {row.seed}, controls {controls}"
+    came = row.status.value if row.back is None else str(row.back)
+    style = _COLOURS[row.status] if row.back is None else "yellow"
+    return Text.assemble(
+        (
+            f"      {'▸' if here else ' '} {row.attempt}  {row.thought[:8]}  ",
+            "bold" if here else "",
+        ),
+        (came, style),
+        (f"  ({asked})", "dim"),
+    )
 
 
 def _tag(found: Explanation) -> str | None:

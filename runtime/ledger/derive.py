@@ -101,6 +101,8 @@ def changes(event: Mapping[str, Any]) -> list[Change]:
         case EventKind.SELECTED:
             reason = _storable(body["reason"])
             return [Change(id, Status.DROPPED.value, reason) for id in body["dropped"]]
+        case EventKind.BACKED_UP:
+            return [Change(event["thought_id"], reason=_storable(body["reason"]))]
         case EventKind.ESCALATED:
             reason = _storable(body["reason"])
             return [Change(event["thought_id"], Status.ESCALATED.value, reason)]

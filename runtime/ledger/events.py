@@ -11,14 +11,17 @@ from ...gates.control import Control
 from ...gates.evidence import Evidence
 from ...gates.policy import Policy
 from ...gates.rule import Scope
-from ...gates.verdict import Judgement
+from ...gates.sentences import Boundary
+from ...gates.verdict import Crossing, Judgement
 from ..engines.protocol import EngineInfo
 
 __all__ = [
     "EventKind",
     "ModelIntent",
+    "Retry",
     "RunStart",
     "RunStatus",
+    "Switch",
     "ThoughtRecord",
 ]
 
@@ -29,8 +32,12 @@ class EventKind(StrEnum):
     RUN_STARTED = "run_started"
     MODEL_INTENDED = "model_intended"
     """A model call is about to start."""
+    SWITCHED = "switched"
+    """The model is about to be called again in mid-generation, with other controls."""
     JUDGED = "judged"
     """A generated thought with its evidence and the gate's verdict."""
+    BACKED_UP = "backed_up"
+    """A try gives way to another one, which keeps what stood before the crossing."""
     PLACED = "placed"
     """A thought that no model wrote: a split, a merge by function, a tool's result."""
     SCORED = "scored"
@@ -92,6 +99,49 @@ class ModelIntent:
     controls: Mapping[str, Control]
     seed: int
     attempt: int = 0
+    accepted: int = 0
+    """How many of the thought's own tokens end the prompt: those that the try before wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Other controls from a token on: what the model is asked again with."""
+
+    token: int
+    """So many tokens of the thought were written."""
+    before: Mapping[str, Control]
+    after: Mapping[str, Control]
+    prompt_ids: tuple[int, ...]
+    seed: int
+    spent_after: int
+    """Tokens that were generated beyond it, and discarded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A way back: which tokens of a try stay, and what is asked next."""
+
+    thought: str
+    """The try that is given up."""
+    attempt: int
+    following: str
+    """The try that goes on from there."""
+    token: int
+    """So many tokens stay."""
+    back_to: Boundary
+    discarded: int
+    text: str
+    """What the discarded tokens said."""
+    cause: Crossing
+    controls: Mapping[str, Control]
+    """In force from there on."""
+    seed: int
+
+    @property
+    def reason(self) -> str:
+        """What became of the try, in a few words."""
+        where = f"from token {self.token}" if self.token else "from the prompt"
+        return f"tried again {where}, as {self.following}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +167,11 @@ class ThoughtRecord:
     score: float | None = None
     """From a score operation; not a tag's reading."""
     tokens: int = 0
-    """Tokens spent on it, retries and scoring passes included."""
+    """Tokens that were generated for it and read; what an earlier try wrote is counted there."""
+    spent_after: int = 0
+    """Tokens that the engine generated beyond those, after a crossing or a switch."""
+    accepted: int = 0
+    """How many of its tokens an earlier try wrote."""
     latency_s: float | None = None
     judgement: Judgement | None = None
     evidence: Evidence | None = None

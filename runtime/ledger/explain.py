@@ -7,7 +7,7 @@ import numpy as np
 from sqlalchemy.engine import Connection
 
 from ...gates.verdict import Verdict
-from . import fetch
+from . import fetch, tries
 from .replay import Stored, what_would_pass
 from .rows import Explanation, ThoughtRow, TokenRow
 
@@ -35,6 +35,8 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
             and row.parents == judged.parents
             and row.operation == judged.operation
         ),
+        tries=tuple(tries.tries(connection, graph, judged)),
+        switches=tuple(tries.switches(connection, judged)),
         below=_below(graph, thought),
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),

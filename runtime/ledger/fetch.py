@@ -21,6 +21,7 @@ from .replay import Stored
 from .rows import EventRow, PrunedRow, RunRow, ThoughtRow
 
 __all__ = [
+    "content",
     "damaged",
     "events",
     "policy",
@@ -126,7 +127,7 @@ def _run_row(connection: Connection, row: Mapping[Any, Any]) -> RunRow:
         task=row["task_bytes"].decode(),
         context=row["context"],
         status=from_text(row["end"])["status"] if row["end"] else "unfinished",
-        result=None if result is None else _content(connection, result).decode(),
+        result=None if result is None else content(connection, result).decode(),
         seed=row["seed"],
         policy=row["policy_name"],
         policy_digest=row["policy"],
@@ -177,7 +178,8 @@ def thoughts(connection: Connection, run: str, id: str | None = None) -> list[Th
 
 
 def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
-    judgement = from_text(row["body"])["judgement"]
+    body = from_text(row["body"])
+    judgement = body["judgement"]
     return ThoughtRow(
         run=row["run_id"],
         id=row["id"],
@@ -193,6 +195,8 @@ def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
         value=None if row["value"] is None else from_text(row["value"]),
         score=row["score"],
         tokens=row["tokens"],
+        spent_after=body.get("spent_after", 0),  # absent in runs that were recorded before it
+        accepted=body.get("accepted", 0),
         latency_s=row["latency_s"],
         acted=row["acted"],
         reason=row["reason"],
@@ -282,7 +286,7 @@ def prompt(connection: Connection, run: str, thought: str) -> str | None:
     named = connection.execute(query.order_by(table.seq.desc()).limit(1)).scalar()
     if named is None:
         return None
-    return from_text(_content(connection, from_text(named)["prompt"]).decode())["text"]
+    return from_text(content(connection, from_text(named)["prompt"]).decode())["text"]
 
 
 def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
@@ -306,7 +310,7 @@ def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
     started = from_text(first["body"])
     return Stored(
         policy=policy(connection, started["policy"]),
-        evidence=Evidence.from_bytes(_content(connection, evidence)),
+        evidence=Evidence.from_bytes(content(connection, evidence)),
         vocabulary=BoundVocabulary(
             Vocabulary.model_validate(started["vocabulary"]), started["token_ids"]
         ),
@@ -321,7 +325,7 @@ def damaged(what: str) -> str:
     return f"{what} was damaged: run `secateur audit verify`"
 
 
-def _content(connection: Connection, digest: str) -> bytes:
+def content(connection: Connection, digest: str) -> bytes:
     """A blob's bytes, if they are those that were stored. Raises :class:`LedgerError`."""
     table = tables.blob
     row = connection.execute(sa.select(table).where(table.c.digest == digest)).mappings().first()

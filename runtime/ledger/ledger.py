@@ -12,12 +12,13 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 
+from ...gates.control import Control
 from . import tables
 from .chain import GENESIS, Blob, as_text, event_hash
 from .connect import open_or_create
 from .derive import changes, tag_score_rows, thought_row
 from .errors import LedgerError
-from .events import EventKind, ModelIntent, RunStart, RunStatus, ThoughtRecord
+from .events import EventKind, ModelIntent, Retry, RunStart, RunStatus, Switch, ThoughtRecord
 from .judgements import judgement_to_json
 from .provenance import run_digests
 from .writer import Append, Row, Writer
@@ -146,12 +147,54 @@ class RunLog:
                 "operation": intent.operation,
                 "parents": list(intent.parents),
                 "sampling": asdict(intent.sampling),
-                "controls": {tag: str(control) for tag, control in intent.controls.items()},
+                "controls": _spelt(intent.controls),
                 "seed": intent.seed,
+                "accepted": intent.accepted,
             },
             thought=intent.thought,
             attempt=intent.attempt,
             blobs={"prompt": _blob(as_text(prompt))},
+        )
+
+    async def switch(self, thought: str, attempt: int, switch: Switch, prompt_text: str) -> None:
+        """Before the model is called again for the same thought, with other controls."""
+        prompt = {"ids": list(switch.prompt_ids), "text": prompt_text}
+        await self._append(
+            EventKind.SWITCHED,
+            {
+                "token": switch.token,
+                "from": _spelt(switch.before),
+                "to": _spelt(switch.after),
+                "seed": switch.seed,
+                "spent_after": switch.spent_after,
+            },
+            thought=thought,
+            attempt=attempt,
+            blobs={"prompt": _blob(as_text(prompt))},
+        )
+
+    async def back_up(self, retry: Retry) -> None:
+        """A try, judged before, gives way to one that goes on from its accepted prefix."""
+        cause = retry.cause
+        await self._append(
+            EventKind.BACKED_UP,
+            {
+                "following": retry.following,
+                "token": retry.token,
+                "back_to": retry.back_to,
+                "discarded": retry.discarded,
+                "rule": cause.rule,
+                "tag": str(cause.tag),
+                "reading": str(cause.reading),
+                "score": cause.score,
+                "threshold": cause.threshold,
+                "controls": _spelt(retry.controls),
+                "seed": retry.seed,
+                "reason": retry.reason,
+            },
+            thought=retry.thought,
+            attempt=retry.attempt,
+            blobs={"discarded": _blob(retry.text)},
         )
 
     async def judge(self, thought: ThoughtRecord) -> None:
@@ -223,6 +266,8 @@ class RunLog:
             "scope": thought.scope,
             "score": thought.score,
             "tokens": thought.tokens,
+            "spent_after": thought.spent_after,
+            "accepted": thought.accepted,
             "acted": thought.acted,
             "reason": thought.reason,
             "judgement": None if judgement is None else judgement_to_json(judgement),
@@ -300,6 +345,10 @@ class RunLog:
         return [(tables.thought, thought)] + [
             (tables.tag_score, row) for row in tag_score_rows(event)
         ]
+
+
+def _spelt(controls: Mapping[str, Control]) -> dict[str, str]:
+    return {tag: str(control) for tag, control in controls.items()}
 
 
 def _iso(moment: datetime) -> str:

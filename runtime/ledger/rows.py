@@ -10,7 +10,18 @@ from ...gates.verdict import Broken, Judgement, Verdict
 from .judgements import judgement_to_json
 from .replay import Loosening
 
-__all__ = ["EventRow", "Explanation", "Flip", "PrunedRow", "RunRow", "ThoughtRow", "TokenRow"]
+__all__ = [
+    "EventRow",
+    "Explanation",
+    "Flip",
+    "PrunedRow",
+    "RunRow",
+    "SwitchRow",
+    "ThoughtRow",
+    "TokenRow",
+    "TryRow",
+    "WayBack",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,10 @@ class ThoughtRow:
     value: Any
     score: float | None
     tokens: int
+    spent_after: int
+    """Tokens that the engine generated beyond those that were read."""
+    accepted: int
+    """How many of its tokens an earlier try wrote."""
     latency_s: float | None
     acted: str | None
     reason: str | None
@@ -139,6 +154,76 @@ class TokenRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WayBack:
+    """How a try gave way to the next: what stayed, what was dropped, and for what."""
+
+    following: str
+    token: int
+    """So many tokens stayed."""
+    back_to: str
+    discarded: int
+    text: str
+    """What was dropped."""
+    tag: str
+    reading: str
+    score: float
+    threshold: float
+    controls: Mapping[str, str]
+    seed: int
+
+    def __str__(self) -> str:
+        where = f"token {self.token} ({self.back_to})" if self.token else "the prompt"
+        return (
+            f"{self.tag} {self.reading} {self.score:.3f} reached {self.threshold:g}; back to "
+            f"{where}, {self.discarded} tokens dropped: {' '.join(self.text.split())!r}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TryRow:
+    """One try at a thought."""
+
+    thought: str
+    attempt: int
+    status: Status
+    accepted: int
+    """Tokens that it took over from the try before."""
+    tokens: int
+    spent_after: int
+    seed: int
+    controls: Mapping[str, str]
+    back: WayBack | None
+    """None for the try that counted."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self) | {"status": self.status.value}
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchRow:
+    """Other controls from one token on."""
+
+    token: int
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    seed: int
+    spent_after: int
+
+    def __str__(self) -> str:
+        changed = [
+            f"{tag} {self.before.get(tag, 'allow')} -> {self.after.get(tag, 'allow')}"
+            for tag in dict.fromkeys([*self.before, *self.after])
+            if self.before.get(tag, "allow") != self.after.get(tag, "allow")
+        ]
+        return f"from token {self.token}: {', '.join(changed)}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """Everything there is to say about one verdict."""
 
@@ -150,6 +235,10 @@ class Explanation:
     tokens: tuple[TokenRow, ...]
     siblings: tuple[ThoughtRow, ...]
     """What else came of the same parents and operation."""
+    tries: tuple[TryRow, ...]
+    """How often it was tried, itself included; one where it never backed up."""
+    switches: tuple[SwitchRow, ...]
+    """Where its controls changed while it was written."""
     below: int
     """How many thoughts were made from it."""
     passes_if: tuple[Loosening, ...]
@@ -212,6 +301,7 @@ class Explanation:
             "margin": None if cause is None else cause.margin,
             "action": None if judgement is None else judgement.action.value,
             "at": self.thought.at,
+            "spent_after": self.thought.spent_after,
             "reason": self.thought.reason,
             "summary": self.summary,
             "rule": None if self.rule is None else self.rule.model_dump(mode="json"),
@@ -230,6 +320,8 @@ class Explanation:
                 {"thought": row.id, "status": row.status.value, "text": row.text}
                 for row in self.siblings
             ],
+            "tries": [row.as_json() for row in self.tries],
+            "switches": [row.as_json() for row in self.switches],
             "also_in": list(self.also_in),
         }
 

@@ -1,0 +1,290 @@
+"""One try at a thought: read through the gate token by token, steered, and cut at a crossing."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+from ..agents.prompt import Sampling
+from ..agents.steering import Progress
+from ..agents.thought import Scene
+from ..gates.control import ALLOW, Control, forced_ids, tightened
+from ..gates.evidence import Evidence, SentenceScore
+from ..gates.gate import StreamGate
+from ..gates.policy import Policy
+from ..gates.sentences import SentenceStarts
+from ..gates.verdict import Judgement
+from .engines.protocol import Engine, EngineError, Request, Token
+from .ledger.events import Switch
+from .posterior import finished_sentences, interleaved, weigh_sentences
+from .seam import Seam
+from .steering import Steering, UnlockError
+
+__all__ = ["Decoding", "Origin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a try begins with: nothing, or the accepted prefix of the try before."""
+
+    prompt: tuple[int, ...]
+    """The thought's own prompt, without anything that was written."""
+    controls: Mapping[str, Control]
+    """In force for the first token to come."""
+    tokens: tuple[Token, ...] = ()
+    forced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Tokens that a ``force`` control wrote, by the number of the token they stand before."""
+    sentences: tuple[SentenceScore, ...] = ()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """What the model is asked: the prompt and the tokens that stay, and nothing else."""
+        written = [token.id for token in self.tokens]
+        return (*self.prompt, *interleaved(written, self.forced))
+
+
+class Decoding:
+    """A generation that goes on over switches of its controls, with one gate and one evidence."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        context: str | None,
+        scene: Scene,
+        sampling: Sampling,
+        origin: Origin,
+        attempt: int,
+        *,
+        steering: Steering | None,
+        seed: Callable[[int], int],
+        switched: Callable[[Switch], Awaitable[None]],
+    ) -> None:
+        """``seed`` gives the seed of what is asked from a token on; ``switched`` is awaited before
+        the model is asked with other controls."""
+        vocabulary = engine.info.vocabulary
+        self.origin = origin
+        self.tokens: list[Token] = list(origin.tokens)
+        self.sentences: list[SentenceScore] = list(origin.sentences)
+        self.controls = origin.controls
+        self.spent_after = 0
+        """Tokens that the engine generated, or had on the way, beyond those that were read."""
+        self.fault: str | None = None
+        """Why the thought was broken off, where no rule was reached."""
+        self.convicted = False
+        """Whether a finished sentence's posterior stopped it."""
+        self.judgement: Judgement | None = None
+        """What the gate said, where it cut the stream."""
+        self._engine = engine
+        self._context = context
+        self._scene = scene
+        self._sampling = sampling
+        self._attempt = attempt
+        self._steering = steering
+        self._seed = seed
+        self._switched = switched
+        self._forced = dict(origin.forced)
+        self._in_force: list[tuple[int, Mapping[str, Control]]] = [(0, origin.controls)]
+        self._asked = len(self.tokens) if self.tokens or attempt else -1
+        """At how many tokens the steering function was asked last; a retry asks no place again."""
+        self._weighed_to = max((s.end for s in self.sentences), default=0)
+        self._weighs = policy.weighs(context)
+        self._starts = SentenceStarts(set(vocabulary.ids.values()))
+        self._gate = StreamGate(policy, vocabulary, context=context, attempt=attempt)
+        for token in self.tokens:
+            self._starts.step(token.id, token.text)
+            self.judgement = self._gate.feed(token)
+
+    @property
+    def text(self) -> str:
+        """All that is written, unstripped."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def fresh(self) -> int:
+        """Tokens that this try generated, those it took over not counted."""
+        return len(self.tokens) - len(self.origin.tokens)
+
+    def evidence(self) -> Evidence:
+        """What was read: of the tokens it took over and of its own, as one."""
+        found = self._gate.evidence()
+        if self.convicted:
+            found = found.with_sentences(tuple(self.sentences))
+        return found if self.fault is None else replace(found, fault=self.fault)
+
+    async def weighed(self) -> Evidence:
+        """The evidence of a finished thought, with the posterior's terms where a rule reads them.
+
+        Raises :class:`EngineError`.
+        """
+        evidence = self._gate.evidence()
+        if not self._weighs:
+            return evidence
+        await self._weigh(finished=True)
+        return evidence.with_sentences(tuple(self.sentences))
+
+    def kept(self, token: int, bounds: Mapping[str, Control]) -> Origin:
+        """What a retry begins with: so many tokens, and the controls of there, tightened."""
+        there = next(found for at, found in reversed(self._in_force) if at <= token)
+        return Origin(
+            prompt=self.origin.prompt,
+            controls=tightened(there, bounds),
+            tokens=tuple(self.tokens[:token]),
+            forced={at: ids for at, ids in self._forced.items() if at <= token},
+            sentences=tuple(s for s in self.sentences if s.end <= token),
+        )
+
+    async def run(self) -> None:
+        """Generate until the model ends, or something stops it.
+
+        Raises :class:`EngineError`, and :class:`SteeringError` where the user's function fails.
+        """
+        if self.judgement is not None:
+            return
+        change = await self._steered() if self._asked < 0 else None
+        if change is not None:
+            await self._switch(change, 0)
+        while self.fault is None and await self._read_on():
+            pass
+
+    async def _read_on(self) -> bool:
+        """Read one stream; whether there is more to read, under other controls."""
+        already = len(self.tokens)
+        request = Request(
+            self._ids,
+            replace(self._sampling, max_tokens=self._sampling.max_tokens - already),
+            self._seed(already),
+            # What they force stands in the prompt, so that asking again does not write it twice.
+            {tag: c for tag, c in self.controls.items() if c.kind != "force"},
+        )
+        seam = Seam(self._engine, self.tokens, self._sampling.stop)
+        change: Mapping[str, Control] | None = None
+        read = 0
+        ended = False
+        try:
+            async with aclosing(self._engine.stream(request)) as stream:
+                async for arrived in stream:
+                    read += 1
+                    token = seam.mend(arrived)
+                    change = await self._steered_before(token)
+                    if change is not None or self.fault is not None:
+                        break
+                    ended = token.finish is not None
+                    if await self._stops(token):
+                        break
+                    if ended and arrived.finish is None:  # a stop string that spans the seam
+                        break
+                    change = None if ended else await self._steered_after(token)
+                    if change is not None or self.fault is not None:
+                        break
+        finally:
+            beyond = max(request.usage.generated, read) - (len(self.tokens) - already)
+            self.spent_after += beyond
+        if change is not None:
+            await self._switch(change, beyond)
+            return True
+        stopped = self.judgement is not None or self.convicted or self.fault is not None
+        if not (ended or stopped):
+            raise EngineError("the stream broke off before the model ended; run the task again")
+        return False
+
+    @property
+    def _ids(self) -> tuple[int, ...]:
+        written = [token.id for token in self.tokens]
+        return (*self.origin.prompt, *interleaved(written, self._forced))
+
+    # The gate
+
+    async def _stops(self, token: Token) -> bool:
+        """Take one token; whether it is the last because a rule was reached."""
+        self.tokens.append(token)
+        self.judgement = self._gate.feed(token)
+        if self.judgement is not None:
+            return True
+        if self._weighs and token.finish is None:
+            await self._weigh(finished=False)
+        return self.convicted
+
+    async def _weigh(self, *, finished: bool) -> None:
+        """Weigh the sentences that came to an end, or all that is left."""
+        vocabulary = self._engine.info.vocabulary.vocabulary
+        since = self._weighed_to
+        texts = [token.text for token in self.tokens]
+        ranges = finished_sentences(texts[since:], vocabulary, ended=finished)
+        if not ranges:
+            return
+        found = await weigh_sentences(
+            self._engine,
+            self.origin.prompt,
+            self._gate.evidence(),
+            texts,
+            [(since + start, since + end, complete) for start, end, complete in ranges],
+            self._forced,
+        )
+        self.sentences += found
+        self._weighed_to = since + ranges[-1][1]
+        self.convicted = not finished and any(map(self._gate.convicts, found))
+
+    # Steering
+
+    async def _steered_before(self, token: Token) -> Mapping[str, Control] | None:
+        """Where this token begins a sentence, the controls that it shall be drawn under anew."""
+        if self._steering is None or self._steering.at != "sentence":
+            return None
+        starts = copy(self._starts)
+        begins = starts.step(token.id, token.text)
+        change = await self._steered() if begins and self.tokens else None
+        if change is None:
+            self._starts = starts
+        return change
+
+    async def _steered_after(self, token: Token) -> Mapping[str, Control] | None:
+        if self._steering is None:
+            return None
+        # Within a character that is spread over tokens nothing can be asked again.
+        whole = token.text or token.id in self._engine.info.vocabulary.ids.values()
+        match self._steering.at:
+            case "token" if whole:
+                return await self._steered()
+            case "line" if "\n" in token.text:
+                return await self._steered()
+            case _:
+                return None
+
+    async def _steered(self) -> Mapping[str, Control] | None:
+        """Ask the user's function, once at each place."""
+        if self._steering is None or self._asked == len(self.tokens):
+            return None
+        self._asked = len(self.tokens)
+        progress = Progress(
+            scene=self._scene,
+            context=self._context,
+            text=self.text,
+            token_ids=tuple(token.id for token in self.tokens),
+            readings={
+                tag: {reading.value: score.value for reading, score in scores.items()}
+                for tag, scores in self._gate.readings().items()
+            },
+            controls=dict(self.controls),
+            attempt=self._attempt,
+            read_evidence=self._gate.evidence,
+        )
+        try:
+            return await self._steering.ask(progress)
+        except UnlockError as error:
+            self.fault = str(error)
+            return None
+
+    async def _switch(self, after: Mapping[str, Control], beyond: int) -> None:
+        at, before = len(self.tokens), self.controls
+        newly = {
+            tag: control
+            for tag, control in after.items()
+            if control.kind == "force" and before.get(tag, ALLOW).kind != "force"
+        }
+        forced = forced_ids(newly, self._engine.info.vocabulary)
+        if forced:
+            self._forced[at] = (*self._forced.get(at, ()), *forced)
+        self.controls = after
+        self._in_force.append((at, after))
+        await self._switched(Switch(at, before, after, self._ids, self._seed(at), beyond))

@@ -1,0 +1,135 @@
+"""Asking a user's function which controls hold from here on, and holding it to the locks."""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from ..agents.operations import Ask
+from ..agents.steering import Progress
+from ..gates.control import ALLOW, Control, loosens, tightened
+from ..gates.errors import SecateurError
+from ..gates.policy import Policy
+from ..gates.vocabulary import BoundVocabulary
+
+__all__ = ["PATIENCE", "Steering", "SteeringError", "UnlockError"]
+
+PATIENCE = 10.0
+"""Seconds that a steering function may take; then its thought fails."""
+
+
+class SteeringError(SecateurError):
+    """A steering function raised, hung, or gave what are no controls."""
+
+
+class UnlockError(SecateurError):
+    """A steering function would loosen what the policy locks."""
+
+
+class Steering:
+    """One thought's steering function, its locks, and the bounds that a retry set."""
+
+    def __init__(
+        self,
+        operation: Ask,
+        policy: Policy,
+        context: str | None,
+        vocabulary: BoundVocabulary,
+        bounds: Mapping[str, Control],
+        patience: float = PATIENCE,
+    ) -> None:
+        self.at = operation.steer_at
+        self._operation = operation
+        self._policy = policy
+        self._base = policy.controls(context)
+        self._known = vocabulary.vocabulary.by_name
+        self._bounds = bounds
+        self._patience = patience
+
+    async def ask(self, progress: Progress) -> dict[str, Control] | None:
+        """The controls from here on, where they differ from those in force.
+
+        What a retry tightened stays at least as tight. Raises :class:`SteeringError` or
+        :class:`UnlockError`, in one line.
+        """
+        given = await self._call(progress)
+        if given is None:
+            return None
+        changed = self._read(given)
+        for tag, wanted in changed.items():
+            base = self._base.get(tag, ALLOW)
+            if tag in self._policy.locked and loosens(base, wanted):
+                raise UnlockError(
+                    f"{self._name} loosens {tag!r} from {base} to {wanted}, and it is locked in "
+                    f"policy {self._policy.name!r}; return a control that is as tight"
+                )
+        before = dict(progress.controls)
+        after = tightened({**before, **changed}, self._bounds)
+        same = all(
+            before.get(tag, ALLOW) == after.get(tag, ALLOW) for tag in before.keys() | after.keys()
+        )
+        return None if same else after
+
+    @property
+    def _name(self) -> str:
+        function = getattr(self._operation.steer, "__name__", "its function")
+        return f"operation {self._operation.name!r}: steer={function}"
+
+    async def _call(self, progress: Progress) -> Any:
+        """Call it on a thread that nobody has to wait for: what hangs cannot be stopped."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Any] = loop.create_future()
+
+        def settle(value: Any, error: BaseException | None) -> None:
+            if answer.done():
+                return
+            if error is None:
+                answer.set_result(value)
+            else:
+                answer.set_exception(error)
+
+        def work() -> None:
+            assert self._operation.steer is not None
+            value: Any = None
+            failure: BaseException | None = None
+            try:
+                value = self._operation.steer(progress)
+            except BaseException as error:  # SystemExit too must not pass for an answer
+                failure = SteeringError(f"{self._name} raised {_said(error)}")
+            try:
+                loop.call_soon_threadsafe(settle, value, failure)
+            except RuntimeError:
+                return  # the loop is closed: the run is over
+
+        threading.Thread(target=work, name="steering", daemon=True).start()
+        try:
+            return await asyncio.wait_for(answer, self._patience)
+        except TimeoutError:
+            raise SteeringError(
+                f"{self._name} gave no answer within {self._patience:g} s; make it faster"
+            ) from None
+
+    def _read(self, given: Any) -> dict[str, Control]:
+        if not isinstance(given, Mapping):
+            raise SteeringError(
+                f"{self._name} gave {type(given).__name__}; return controls such as "
+                '{"angry": "allow"}, or None'
+            )
+        found: dict[str, Control] = {}
+        for tag, control in given.items():
+            if tag not in self._known:
+                raise SteeringError(
+                    f"{self._name} names tag {tag!r}; the model has {', '.join(self._known)}"
+                )
+            try:
+                found[tag] = Control.model_validate(control)
+            except ValueError:
+                raise SteeringError(
+                    f"{self._name} gave {control!r} for {tag!r}; write allow, ban, force, "
+                    "penalise(NATS) or boost(NATS)"
+                ) from None
+        return found
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
