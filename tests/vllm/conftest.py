@@ -25,7 +25,7 @@ def vllm_python(lacking: Callable[[str, str], NoReturn]) -> str:
     try:
         return find_vllm(os.environ.get("SECATEUR_VLLM_PYTHON")).python
     except ServerError as error:
-        lacking("vllm", f"make test-vllm runs these: {error}")
+        lacking("vllm", f"make test-vllm runs these: {str(error).partition('. ')[0]}")
 
 
 @pytest.fixture(scope="session")

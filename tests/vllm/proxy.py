@@ -1,6 +1,7 @@
 """A small real proxy before a real server: it passes everything on, and spoils what it is told."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable
 from types import TracebackType
@@ -18,16 +19,15 @@ Event = dict[str, Any]
 class Proxy:
     """An HTTP proxy on a port of its own; use it as an async context manager.
 
-    What it spoils is set on it between requests, and counts for completions only, but for
-    ``answers``.
+    What it spoils is set on it between requests. All of it is about streams, but for ``answers``.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.refusals: list[int] = []
-        """Statuses that the next completions get instead of an answer."""
+        """Statuses that the next streams get instead of an answer."""
         self.spoil: Callable[[int, Event], Event] | None = None
-        """Changes the nth event of a stream (or a whole reply, as event 0)."""
+        """Changes the nth event of a stream."""
         self.cut_after: int | None = None
         """Events of a stream before the connection breaks in the middle of the next."""
         self.end_after: int | None = None
@@ -35,9 +35,9 @@ class Proxy:
         self.stall_after: int | None = None
         """Events of a stream before nothing more comes."""
         self.answers: dict[str, Callable[[Any], Any]] = {}
-        """Changes the JSON that other paths answer."""
+        """Changes the JSON that a path answers."""
         self.asked: list[Event] = []
-        """The completions that were asked for, in order, refused ones included."""
+        """The streams that were asked for, in order, refused ones included."""
 
     @property
     def url(self) -> str:
@@ -67,9 +67,9 @@ class Proxy:
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         content = await request.read()
         headers = {"content-type": request.content_type}
-        completion = request.path == COMPLETIONS
-        if completion:
-            self.asked.append(json.loads(content))
+        asked = json.loads(content) if request.path == COMPLETIONS else {}
+        if asked.get("stream"):
+            self.asked.append(asked)
             if self.refusals:
                 status = self.refusals.pop(0)
                 said = {"error": {"message": "busy", "code": status}}
@@ -77,39 +77,39 @@ class Proxy:
         async with self._session.request(
             request.method, self.upstream + request.path_qs, data=content, headers=headers
         ) as answer:
-            if completion and answer.content_type == "text/event-stream":
-                return await self._stream(request, answer)
+            if answer.content_type == "text/event-stream":
+                response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+                await response.prepare(request)
+                with contextlib.suppress(ConnectionError):  # whoever asked closed the stream
+                    await self._stream(request, response, answer)
+                return response
             body = await answer.read()
-            if answer.content_type == "application/json":
-                change = self.answers.get(request.path)
-                if completion and self.spoil is not None and answer.status == 200:
-                    body = json.dumps(self.spoil(0, json.loads(body))).encode()
-                elif change is not None:
-                    body = json.dumps(change(json.loads(body))).encode()
+            change = self.answers.get(request.path)
+            if change is not None and answer.status == 200:
+                body = json.dumps(change(json.loads(body))).encode()
             return web.Response(body=body, status=answer.status, content_type=answer.content_type)
 
     async def _stream(
-        self, request: web.Request, answer: aiohttp.ClientResponse
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        answer: aiohttp.ClientResponse,
+    ) -> None:
         count = 0
         async for line in answer.content:
             if line.startswith(b"data: {"):
                 if count == self.end_after:
-                    await response.write_eof()
-                    return response
+                    break
                 if count == self.stall_after:
                     await asyncio.Event().wait()  # until whoever asked goes away
                 if count == self.cut_after:
                     await response.write(line[: len(line) // 2])
                     assert request.transport is not None
                     request.transport.abort()
-                    return response
+                    return
                 if self.spoil is not None:
                     changed = self.spoil(count, json.loads(line[len(b"data: ") :]))
                     line = b"data: " + json.dumps(changed).encode() + b"\n"
                 count += 1
             await response.write(line)
         await response.write_eof()
-        return response

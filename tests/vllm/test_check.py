@@ -109,14 +109,14 @@ async def test_log_probabilities_taken_after_the_ban_are_refused(careless: VllmS
 
 
 async def test_a_log_probability_that_is_no_number_is_refused(vllm_server: VllmServer) -> None:
-    def spoil(count: int, event: dict[str, Any]) -> dict[str, Any]:
-        for choice in event["choices"]:
+    def spoil(said: dict[str, Any]) -> dict[str, Any]:
+        for choice in said["choices"]:
             for top in (choice["logprobs"] or {}).get("top_logprobs", ()):
                 top["token_id:3"] = math.nan
-        return event
+        return said
 
     async with Proxy(vllm_server.url) as proxy:
-        proxy.spoil = spoil
+        proxy.answers["/v1/completions"] = spoil
         found = failures(await check_server(proxy.url, "seedling"))
     assert "not a finite number" in found["temptations"]
 
