@@ -1,5 +1,7 @@
 """The optimisers, and the learning rate along a run."""
 
+from typing import Any
+
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -13,7 +15,7 @@ def factor(step: int, steps: int, warmup: int, decay: int) -> float:
     return min(rising, falling)
 
 
-def optimizers(kind: str, model: nn.Module, rate: float, weight_decay: float) -> list[Optimizer]:
+def optimizers(kind: str, model: Any, rate: float, weight_decay: float) -> list[Optimizer]:
     """``adamw`` for everything, or ``muon`` for the matrices of the layers and AdamW for the rest.
 
     Matrices are the two-dimensional weights that are neither embeddings nor the output head;

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from secateur.pretraining.corpus import CorpusConfig, documents
+from secateur.pretraining.corpus import Corpus, CorpusConfig
 from secateur.pretraining.document import Document
 from secateur.pretraining.errors import CorpusError
 from secateur.pretraining.reader import Records, count_records, find_files, read_records
 from secateur.pretraining.writer import write_records
 
 NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")
-DOCUMENTS = list(documents(CorpusConfig(seed=3), 0, 40))
+DESK = CorpusConfig(seed=3, early={"desk": 1}, late={"desk": 1})
+DOCUMENTS = list(Corpus(DESK).documents(0, 40))
 
 
 def lines(path: Path, count: int, first: int = 0) -> Path:

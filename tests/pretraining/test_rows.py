@@ -100,7 +100,7 @@ def test_groups_hold_rows_of_like_length_and_none_that_teaches_nothing() -> None
     assert sum(len(group) for group in groups) == len(rows)
     assert all(batch.ids.numel() <= 512 for batch in batches)
     padding = sum(int((batch.ids == PAD).sum()) for batch in batches)
-    assert padding / sum(batch.ids.numel() for batch in batches) < 0.03
+    assert padding / sum(batch.ids.numel() for batch in batches) < 0.05
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
