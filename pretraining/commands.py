@@ -5,6 +5,8 @@ torch is imported when a command needs it, so that the command line starts witho
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +16,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ..gates.errors import SecateurError
+from ..gates.vocabulary import Scheme
+from .corpus import Objective
 
 __all__ = ["PretrainingError", "app"]
 
@@ -39,34 +43,74 @@ def _needs_torch() -> None:
         ) from None
 
 
+@contextmanager
+def _readable(config: Path | str) -> Iterator[None]:
+    """Turn what is wrong in a training configuration into one line that names the file."""
+    try:
+        yield
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "file"
+        said = fault["msg"].removeprefix("Value error, ")
+        raise PretrainingError(f"{config}: {where}: {said}; correct it") from None
+    except yaml.YAMLError as error:
+        raise PretrainingError(
+            f"{config}: no YAML: {' '.join(str(error).split())}; correct it"
+        ) from None
+    except FileNotFoundError as error:
+        raise PretrainingError(str(error)) from None
+
+
 @app.command()
 def corpus(
+    config: Annotated[
+        Path | None, typer.Option(help="A training configuration (YAML) whose corpus to write.")
+    ] = None,
     documents: Annotated[int, typer.Option(min=1, help="How many documents.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The corpus's seed: same seed, same bytes.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="The corpus's seed: same seed, same bytes. [default: 0]")
+    ] = None,
     start: Annotated[int, typer.Option(min=0, help="The first document's number.")] = 0,
     missed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of misbehaving lines left untagged.")
-    ] = 0.0,
+        float | None, typer.Option(min=0, max=1, help="Share of the labels that are lost.")
+    ] = None,
+    objective: Annotated[
+        Objective | None, typer.Option(help="Which documents there are. [default: conditional]")
+    ] = None,
+    scheme: Annotated[
+        Scheme | None, typer.Option(help="Add the text as the model reads it, tagged in a scheme.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write here instead of to standard output.")
+        Path | None,
+        typer.Option(help="Write here (.jsonl, .jsonl.gz, .parquet), not to standard output."),
     ] = None,
 ) -> None:
-    """Write documents as JSON lines: text with tags, the lines, what the generator knows."""
-    from .corpus import CorpusConfig, to_json
-    from .corpus import documents as stream
+    """Write documents as records: plain text, its labels as spans, what the agent was given."""
+    from .corpus import Corpus, CorpusConfig
+    from .recipe import TrainConfig
+    from .schemes import TagScheme, visible
+    from .writer import write_records
 
-    config = CorpusConfig(seed=seed, missed=missed)
-    try:
-        target = sys.stdout if out is None else out.open("w", encoding="utf-8")
-    except OSError as error:
-        raise PretrainingError(f"{out}: {error.strerror}; name a file in a folder that you may "
-                               "write to") from None  # fmt: skip
-    try:
-        for found in stream(config, start, documents):
-            target.write(to_json(found) + "\n")
-    finally:
-        if out is not None:
-            target.close()
+    base = {}
+    if config is not None:
+        with _readable(config):
+            base = TrainConfig.load(config).corpus.model_dump()
+    changes = {"seed": seed, "missed": missed, "objective": objective}
+    changes |= {"tags": None if scheme is None else [TagScheme(scheme=scheme).model_dump()]}
+    given = {name: value for name, value in changes.items() if value is not None}
+    stream = Corpus(CorpusConfig.model_validate({**base, **given}))
+    if out is not None and scheme is not None:
+        raise PretrainingError(
+            "--scheme is for reading: corpus files hold labels as spans, and a training "
+            "configuration says how they are spelt; leave --scheme or --out out"
+        )
+    if out is not None:
+        write_records(stream.documents(start, documents), out)
+        return
+    for found, pieces in stream.rendered(start, documents):
+        tagged = {} if scheme is None else {"tagged": visible(pieces)}
+        record = {**found.to_record(), **tagged}
+        sys.stdout.write(json.dumps(record, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 @app.command()
@@ -84,22 +128,12 @@ def train(
     from .train import TrainConfig
     from .train import train as run
 
-    try:
+    with _readable(config):
         chosen = TrainConfig.load(config)
         changes = {"steps": steps, "seed": seed}
         update = {name: value for name, value in changes.items() if value is not None}
         chosen = TrainConfig.model_validate({**chosen.model_dump(), **update})
         made = run(chosen, out, resume)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "file"
-        raise PretrainingError(f"{config}: {where}: {fault['msg']}; correct it") from None
-    except yaml.YAMLError as error:
-        raise PretrainingError(
-            f"{config}: no YAML: {' '.join(str(error).split())}; correct it"
-        ) from None
-    except FileNotFoundError as error:
-        raise PretrainingError(str(error)) from None
     Console(stderr=True).print(f"model written to {made}", highlight=False)
 
 

@@ -172,11 +172,11 @@ class Corpus:
         """Documents ``start`` to ``start + count``; of files, those that the objective keeps."""
         return (found for _, found in self._numbered(start, count))
 
-    def rendered(self, start: int, count: int) -> Iterator[list[Piece]]:
-        """The same documents as pieces to encode, with the tags where the schemes place them."""
+    def rendered(self, start: int, count: int) -> Iterator[tuple[Document, list[Piece]]]:
+        """The same documents, each with its pieces to encode: tags as the schemes place them."""
         for number, found in self._numbered(start, count):
             rng = random.Random(f"tags/{self.config.seed}/{number}")
-            yield list(render(found, self._vocabulary, rng, self._unlabelled))
+            yield found, list(render(found, self._vocabulary, rng, self._unlabelled))
 
     def _numbered(self, start: int, count: int) -> Iterator[tuple[int, Document]]:
         if self._records is None:

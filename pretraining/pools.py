@@ -33,7 +33,7 @@ class _Pools(Dataset[list[Row]]):
         size, context = self._config.pool, self._config.architecture.context
         bos = self._encoder.special(BOS)
         rows: list[Row] = []
-        for pieces in self._corpus.rendered(pool * size, size):
+        for _, pieces in self._corpus.rendered(pool * size, size):
             row = Row(*self._encoder.pieces(pieces))
             rows += cut(row, context, self._tags, bos)
         return rows
