@@ -5,7 +5,7 @@ Nothing here knows of threads or asyncio; one thread at a time may use a batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from .checkpoint import Checkpoint
 from .forward import forward, read_prompts
 from .protocol import Request, Token
 from .sampling import Draw, Knobs, draw
-from .tokenizer import TextStream
+from .spans import OpenSpans
+from .writing import Writing
 
 __all__ = ["Batch", "Row"]
 
@@ -26,11 +27,9 @@ class Row:
     __slots__ = (
         "_bias",
         "_checkpoint",
-        "_count",
-        "_open",
         "_random",
-        "_tail",
-        "_text",
+        "_spans",
+        "_writing",
         "cancelled",
         "finished",
         "last",
@@ -47,19 +46,14 @@ class Row:
         self.last: int = self.prompt[-1]
         """The token that the next forward pass reads."""
         self._checkpoint = checkpoint
-        self._count = 0
-        self._text = TextStream(checkpoint.tokenizer)
-        self._tail = ""
+        self._writing = Writing(checkpoint.tokenizer, request.sampling, checkpoint.eos)
         # Counter-based and keyed by the seed alone, so a row's draws don't depend on its batch.
         self._random = np.random.Generator(np.random.Philox(key=request.seed % 2**128))
         self._bias = {
             id_: -np.inf if nats <= BAN_BIAS else nats
             for id_, nats in logit_bias(request.controls, vocabulary).items()
         }
-        # Prompts hold tag tokens only where we or the model wrote them, so they tell what is open.
-        self._open: set[int] = set()
-        for token in self.prompt:
-            self._follow_tags(token)
+        self._spans = OpenSpans(vocabulary, self.prompt)
 
     def uniform(self) -> float:
         """The number in [0, 1) that decides the next token."""
@@ -71,46 +65,17 @@ class Row:
         Padding and the beginning of a document never, and a closing tag only where its tag is
         open in the prompt or the generated text.
         """
-        never = dict.fromkeys(self._checkpoint.never, -np.inf)
-        for tag in self._checkpoint.info.vocabulary.vocabulary.tags:
-            close = self._checkpoint.info.vocabulary.close_id(tag.name)
-            if close is not None and close not in self._open:
-                never[close] = -np.inf
-        return self._bias | never
+        never = (*self._checkpoint.never, *self._spans.forbidden)
+        return self._bias | dict.fromkeys(never, -np.inf)
 
     def accept(self, drawn: Draw) -> tuple[Token, bool]:
         """The token drawn for this row, and whether its bias changed (a tag opened or closed)."""
         id_ = self.last = drawn.id
-        self._count += 1
-        self.request.usage.generated = self._count
-        sampling = self.request.sampling
-        full = self._count >= sampling.max_tokens
-        text = self._text.push(id_, last=full)
-        self._tail += text
-        finish: Literal["stop", "length"] | None = None
-        if id_ in self._checkpoint.eos or any(stop in self._tail for stop in sampling.stop):
-            finish = "stop"
-        elif full:
-            finish = "length"
+        self.request.usage.generated += 1
+        text, finish = self._writing.take(id_)
         self.finished = finish is not None
-        # What is kept can begin a stop string, and can't hold one.
-        longest = max(map(len, sampling.stop), default=1)
-        self._tail = self._tail[-(longest - 1) :] if longest > 1 else ""
         token = Token(id_, text, drawn.chosen, drawn.belief, drawn.sampler, finish)
-        return token, self._follow_tags(id_)
-
-    def _follow_tags(self, token: int) -> bool:
-        """Keep the set of closing tokens that are due; whether it changed."""
-        vocabulary = self._checkpoint.info.vocabulary
-        if token in self._open:
-            self._open.discard(token)
-            return True
-        for tag in vocabulary.vocabulary.tags:
-            close = vocabulary.close_id(tag.name)
-            if close is not None and token in vocabulary.open_ids(tag.name):
-                self._open.add(close)
-                return True
-        return False
+        return token, self._spans.follow(id_)
 
 
 @dataclass(frozen=True, slots=True)

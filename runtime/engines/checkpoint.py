@@ -16,7 +16,14 @@ from .tokenizer import TagTokenizer
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint", "find_model", "load_checkpoint", "model_digest"]
+__all__ = [
+    "Checkpoint",
+    "find_model",
+    "load_checkpoint",
+    "model_digest",
+    "read_config",
+    "roles_of",
+]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -76,7 +83,7 @@ def load_checkpoint(
     downloaded. Raises :class:`EngineError` or ``VocabularyError`` naming what is missing.
     """
     folder = find_model(name)
-    config = _config(folder)
+    config = read_config(folder)
     if not _weights(folder):
         raise EngineError(
             f"{folder}: no weights (model.safetensors); save the model there (save_pretrained)"
@@ -89,7 +96,7 @@ def load_checkpoint(
             f"{folder}: tokenizer.json has {tokenizer.size} tokens and the model {width}: use the "
             "tokenizer the model was pretrained with"
         )
-    roles = _roles(folder, tokenizer, config)
+    roles = roles_of(folder, tokenizer, config)
     length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(length, int):
         raise EngineError(f"{folder}/config.json: no max_position_embeddings; state the context")
@@ -116,7 +123,8 @@ def _weights(folder: Path) -> list[Path]:
     return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's ``config.json``. Raises :class:`EngineError`."""
     path = folder / "config.json"
     try:
         return json.loads(path.read_bytes())
@@ -188,7 +196,7 @@ def _quiet(transformers: Any) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _roles(
+def roles_of(
     folder: Path, tokenizer: TagTokenizer, config: dict[str, Any]
 ) -> dict[Literal["bos", "eos", "pad"], list[int]]:
     """Ids of ``bos``, ``eos`` and ``pad`` as the folder states them (a role may have none)."""

@@ -1,7 +1,6 @@
 """The local engine: a causal LM in this process, on CPU or CUDA, through transformers."""
 
 import asyncio
-import math
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 
 from ...agents.prompt import Piece
 from ...gates.evidence import LOG_FLOOR, Evidence
+from .asking import check_ids, check_length, check_request
 from .checkpoint import Checkpoint, Precision, load_checkpoint
-from .protocol import EngineError, EngineInfo, Request, RequestError, Token
+from .protocol import EngineError, EngineInfo, Request, Token
 from .tokenizer import TextStream
 
 __all__ = ["LocalEngine"]
@@ -90,9 +90,9 @@ class LocalEngine:
         from .batching import Row
         from .worker import Generation, Mailbox
 
-        self._check(request)
+        check_request(request, self.info.vocabulary, self._checkpoint.width)
         row = Row(request, self._checkpoint)
-        self._check_length(len(row.prompt), request.sampling.max_tokens)
+        check_length(self.info, len(row.prompt), request.sampling.max_tokens)
         arrived: asyncio.Queue[Token | EngineError] = asyncio.Queue()
         mailbox = Mailbox(asyncio.get_running_loop(), arrived.put_nowait)
         self._worker.submit([Generation(row, mailbox)])
@@ -113,8 +113,8 @@ class LocalEngine:
         The first token is given and not predicted: its row says log 1 for the token and log 0 for
         every tag.
         """
-        self._check_ids(ids)
-        self._check_length(len(ids), 0)
+        check_ids(ids, self._checkpoint.width)
+        check_length(self.info, len(ids), 0)
         columns = self.info.vocabulary.vocabulary.columns
         numbers = np.full((len(ids), 1 + len(columns)), LOG_FLOOR)
         numbers[:1, 0] = 0.0
@@ -138,12 +138,12 @@ class LocalEngine:
         texts: list[tuple[tuple[int, ...], int]] = []
         for context, continuation in batch:
             whole = (*context, *continuation)
-            self._check_ids(whole)
+            check_ids(whole, self._checkpoint.width)
             if not context:
                 raise EngineError(
                     "an empty context predicts nothing; start it with the model's bos token"
                 )
-            self._check_length(len(whole), 0)
+            check_length(self.info, len(whole), 0)
             texts.append((whole, len(context)))
         asked = [text for text in texts if text[1] < len(text[0])]
         scores = iter([float(own[:, 0].sum()) for own in await self._read(asked)])
@@ -168,42 +168,6 @@ class LocalEngine:
             ]
         )
         return list(await asyncio.gather(*answers))
-
-    def _check(self, request: Request) -> None:
-        sampling = request.sampling
-        if not request.prompt:
-            raise RequestError("the prompt is empty; start it with the model's bos token")
-        self._check_ids(request.prompt)
-        if sampling.max_tokens < 1:
-            raise RequestError(f"max_tokens is {sampling.max_tokens}; it must be at least 1")
-        if not 0 <= sampling.temperature < math.inf:
-            raise RequestError(f"temperature is {sampling.temperature}; it must be 0 or more")
-        if not 0 < sampling.top_p <= 1:
-            raise RequestError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1")
-        if "" in sampling.stop:
-            raise RequestError("a stop string is empty; leave it out to generate without stops")
-        tags = self.info.vocabulary.vocabulary.by_name
-        if unknown := sorted(request.controls.keys() - tags.keys()):
-            raise RequestError(
-                f"the model has no tag {unknown[0]!r} to control; it has {', '.join(tags)}"
-            )
-
-    def _check_ids(self, ids: Sequence[int]) -> None:
-        width = self._checkpoint.width
-        if ids and not (min(ids) >= 0 and max(ids) < width):
-            wrong = next(id_ for id_ in ids if not 0 <= id_ < width)
-            raise RequestError(
-                f"token id {wrong} is not one of the model's {width}; encode with this engine"
-            )
-
-    def _check_length(self, given: int, wanted: int) -> None:
-        limit = self.info.context_length
-        if given + wanted > limit:
-            asked = f"{given} tokens" + (f" and {wanted} to generate" if wanted else "")
-            raise RequestError(
-                f"{asked} do not fit the model's context of {limit}: shorten the task, or lower "
-                "the sampling's max_tokens"
-            )
 
 
 def _settle(answer: asyncio.Future[Any], item: Any) -> None:

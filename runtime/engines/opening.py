@@ -8,11 +8,19 @@ __all__ = ["open_engine"]
 
 
 def open_engine(engine: str, model: str | Path) -> Engine:
-    """Open ``local`` (the model in this process). Raises :class:`EngineError` for anything else."""
+    """Open ``local`` (the model in this process), or the server at an ``http(s)://`` address.
+
+    Raises :class:`EngineError` for anything else, and for what cannot be loaded or reached.
+    """
     if engine == "local":
         from .local import LocalEngine  # torch is loaded only where it is used
 
         return LocalEngine.load(model)
+    if engine.startswith(("http://", "https://")):
+        from .vllm import VLLMEngine
+
+        return VLLMEngine.connect(engine, model)
     raise EngineError(
-        f"engine {engine!r} is unknown: this version runs 'local' (transformers in process)"
+        f"engine {engine!r} is unknown: give 'local' (transformers in process), or the address of "
+        "a server (http://HOST:PORT)"
     )

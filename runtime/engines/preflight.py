@@ -28,6 +28,7 @@ from ...gates.vocabulary import Vocabulary
 from .checkpoint import find_model, read_config, roles_of
 from .protocol import EngineError
 from .tokenizer import TagTokenizer
+from .vllm.wire import base_url
 
 __all__ = ["Check", "Report", "check_server"]
 
@@ -96,15 +97,6 @@ async def check_server(url: str, model: str | Path) -> Report:
             except _Failure as wrong:
                 checks.append(Check(name, False, wrong.detail, wrong.remedy, required))
     return Report(address, tuple(checks))
-
-
-def base_url(url: str) -> str:
-    """``http://host:port`` of an address with or without scheme and ``/v1``."""
-    address = url if "://" in url else f"http://{url}"
-    address = address.rstrip("/").removesuffix("/v1")
-    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", address):
-        raise EngineError(f"{url!r} is no address of a server; give http://HOST:PORT")
-    return address
 
 
 class _Failure(Exception):  # noqa: N818 - it is an answer

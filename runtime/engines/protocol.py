@@ -49,7 +49,7 @@ class EngineInfo:
 
 @dataclass(slots=True)
 class Usage:
-    """What one generation takes; the engine keeps it up to date, whether or not anybody reads on."""
+    """What one generation takes; the engine keeps it up to date, whether it is read or not."""
 
     generated: int = 0
     """Tokens that the engine drew for it, or received from its server, those not yielded too."""

@@ -1,7 +1,8 @@
 """From pieces to token ids and back: outside text can never become a tag."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -43,6 +44,9 @@ class TagTokenizer:
         self.specials: dict[str, int] = {t.content: i for i, t in added.items() if t.special}
         self.specials |= self.vocabulary.ids
         self._special_ids = frozenset(self.specials.values())
+        # The same few tokens stand side by side again and again, and decoding is most of the cost
+        # of a streamed token.
+        self.decode_few: Callable[[tuple[int, ...]], str] = lru_cache(1 << 16)(self.decode)
         for literal in vocabulary.literals:
             if self._special_ids.intersection(self._encode(literal)):
                 raise VocabularyError(
@@ -156,8 +160,8 @@ class TextStream:
         if self._tokenizer.is_special(token):
             return ""
         self._pending.append(token)
-        behind = self._tokenizer.decode(self._before) if self._before else ""
-        text = self._tokenizer.decode([*self._before, *self._pending])
+        behind = self._tokenizer.decode_few(tuple(self._before)) if self._before else ""
+        text = self._tokenizer.decode_few((*self._before, *self._pending))
         if text.endswith(_INCOMPLETE) and not last:
             return ""
         self._before, self._pending = self._pending, []
