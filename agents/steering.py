@@ -27,12 +27,8 @@ class Progress:
     """What is in force; tags that are not named are allowed."""
     attempt: int
     """How often the thought was tried before."""
-    read_evidence: Callable[[], Evidence] = field(repr=False, compare=False)
-
-    @property
-    def evidence(self) -> Evidence:
-        """Every number that was read so far."""
-        return self.read_evidence()
+    evidence: Evidence = field(repr=False, compare=False)
+    """Every number that was read so far."""
 
 
 Steer = Callable[[Progress], Mapping[str, Control | str] | None]

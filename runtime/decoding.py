@@ -267,7 +267,7 @@ class Decoding:
             },
             controls=dict(self.controls),
             attempt=self._attempt,
-            read_evidence=self._gate.evidence,
+            evidence=self._gate.evidence(),
         )
         try:
             return await self._steering.ask(progress)

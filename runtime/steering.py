@@ -36,7 +36,7 @@ class Steering:
         context: str | None,
         vocabulary: BoundVocabulary,
         bounds: Mapping[str, Control],
-        patience: float = PATIENCE,
+        patience: float | None = None,
     ) -> None:
         self.at = operation.steer_at
         self._operation = operation
@@ -44,7 +44,7 @@ class Steering:
         self._base = policy.controls(context)
         self._known = vocabulary.vocabulary.by_name
         self._bounds = bounds
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
 
     async def ask(self, progress: Progress) -> dict[str, Control] | None:
         """The controls from here on, where they differ from those in force.

@@ -1,4 +1,4 @@
-"""Where a retry goes back to, and that it can only tighten; refused where a policy says otherwise."""
+"""Where a retry goes back to, and that it can only tighten; a policy that says else is refused."""
 
 import pytest
 
