@@ -4,6 +4,7 @@ torch is imported when a command needs it, so that the command line starts witho
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,20 @@ import typer
 import yaml
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from ..gates.errors import SecateurError
 from ..gates.vocabulary import Scheme
 from .corpus import Objective
+from .taggers.units import Unit
 
 __all__ = ["PretrainingError", "app"]
 
@@ -26,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_WIDE = 200
 _SEEDLING = Path(__file__).parent / "configs" / "seedling.yaml"
 
 
@@ -134,29 +146,260 @@ def train(
         update = {name: value for name, value in changes.items() if value is not None}
         chosen = TrainConfig.model_validate({**chosen.model_dump(), **update})
         made = run(chosen, out, resume)
-    Console(stderr=True).print(f"model written to {made}", highlight=False)
+    if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, one reports
+        Console(stderr=True).print(f"model written to {made}", highlight=False)
 
 
 @app.command("eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder, as `pretrain train` exports it.")],
+    twin: Annotated[
+        Path | None, typer.Option(help="A model trained without tags: what do the tags cost?")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Fresh instances for each figure.")] = 400,
+    runs: Annotated[
+        int, typer.Option(min=1, help="Free runs of each task that `opened` is held against.")
+    ] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the instances and of the sampling.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     save: Annotated[
-        Path | None, typer.Option(help="Also write evaluation.json and evaluation.md there.")
+        Path | None,
+        typer.Option(help="Also write evaluation.json, evaluation.md and two pictures there."),
     ] = None,
 ) -> None:
-    """Measure a model: exactness, misbehaviour allowed and banned, and its own tags."""
+    """Measure a model: exactness, misbehaviour under each control, its tags, what they cost."""
     _needs_torch()
-    from . import evaluate as measuring
+    if save is not None:
+        _needs_matplotlib()
+    for folder in (model, twin):
+        if folder is not None and not (folder / "config.json").is_file():
+            raise PretrainingError(
+                f"{folder}: no model there (no config.json); name a model folder"
+            )
+    from transformers.utils import logging as transformers_logging
 
+    from . import evaluate as measuring
+    from .report import markdown
+
+    transformers_logging.disable_progress_bar()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("loading", total=None)
+
+        def tell(what: str, done: int, of: int) -> None:
+            progress.update(bar, description=what, completed=done, total=of)
+
+        facts = measuring.evaluate(model, measuring.Measurement(n, runs, seed), twin, tell)
+    if save is not None:
+        measuring.save(facts, save)
+    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+
+
+@app.command()
+def retag(
+    model: Annotated[Path, typer.Argument(help="A model that was trained with span tags.")],
+    corpus: Annotated[
+        list[str],
+        typer.Argument(
+            help="Tagged corpus files or patterns, or a training configuration (.yaml), whose "
+            "corpus is read as it was trained on."
+        ),
+    ],
+    documents: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many documents; of files all, else 10000."),
+    ] = None,
+    start: Annotated[int, typer.Option(min=0, help="The first document's number.")] = 0,
+    at: Annotated[
+        float, typer.Option(min=0.001, max=1, help="The posterior from which a tag is expected.")
+    ] = 0.2,
+    listed: Annotated[
+        int, typer.Option("--list", min=0, help="Disagreements to show, in each direction.")
+    ] = 10,
+    relabel: Annotated[
+        Path | None,
+        typer.Option(help="Write the corpus there (.jsonl) with the labels that were missed."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="Write a policy there (.yaml) that cuts by calibrated posteriors."),
+    ] = None,
+    oracle: Annotated[
+        bool,
+        typer.Option("--oracle", help="Judge by the oracle of the procedural corpus who is right."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Read a tagged corpus again with a model: which labels were missed, and which are wrong?"""
+    _needs_torch()
     if not (model / "config.json").is_file():
         raise PretrainingError(f"{model}: no model there (no config.json); name a model folder")
-    console = Console(stderr=True)
-    with console.status("loading") as status:
-        facts = measuring.evaluate(model, n, seed, status.update)
-    if save is not None:
-        save.mkdir(parents=True, exist_ok=True)
-        measuring.save(facts, save)
-    typer.echo(json.dumps(facts) if as_json else measuring.markdown(facts))
+    from transformers.utils import logging as transformers_logging
+
+    from . import retag as retag_corpus
+    from .comparison import markdown
+
+    transformers_logging.disable_progress_bar()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        with _readable(corpus[0]):
+            source = retag_corpus.source(corpus, start, documents)
+        bar = progress.add_task("reading again", total=source.count)
+        facts = retag_corpus.retag(
+            model, source, retag_corpus.Retagging(at, listed, oracle, relabel, policy),
+            lambda passed: progress.advance(bar, passed),
+        )  # fmt: skip
+    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+
+
+def _needs_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise PretrainingError(
+            "the pictures need matplotlib; install the extra: pip install 'secateur[train]', or "
+            "leave --save out"
+        ) from None
+
+
+@app.command()
+def tag(
+    corpus: Annotated[
+        list[str], typer.Argument(help="Corpus files (.jsonl, .jsonl.gz, .parquet) or patterns.")
+    ],
+    taggers: Annotated[Path, typer.Option(help="A file of taggers (YAML).")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The tagged corpus (.jsonl, .jsonl.gz, .parquet), or a folder for Parquet parts."
+        ),
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="As a Ray Data job, into a folder of parts.")
+    ] = False,
+    use: Annotated[
+        str | None, typer.Option(help="The tagger that speaks, instead of the file's choice.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Documents that a tagger gets at once.")] = 64,
+    compare_with_oracle: Annotated[
+        bool,
+        typer.Option(
+            "--compare-with-oracle",
+            help="Measure the file's taggers (or the one to --use) on procedural documents.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tag a corpus: turn its text into spans with tags and bands."""
+    from .reader import count_records, find_files, read_records
+    from .taggers import tables
+    from .taggers.compare import compare
+    from .taggers.file import TaggersFile
+    from .taggers.job import tag_corpus
+    from .tagging import tag_parts
+
+    chosen = TaggersFile.load(taggers)
+    if compare_with_oracle:
+        documents = list(read_records(corpus))
+        names = list(chosen.taggers) if use is None else [use]
+        found = {name: compare(chosen.build(name), documents, chosen.given) for name in names}
+        if as_json:
+            typer.echo(json.dumps({name: one.to_json() for name, one in found.items()}))
+        else:
+            _wide().print(tables.compared(found))
+        return
+    if out is None:
+        raise PretrainingError("the tagged corpus needs a place; name one with --out FILE")
+    if ray and out.suffix:
+        raise PretrainingError(f"{out}: --ray writes a folder of parts; name a folder with --out")
+    tagger = chosen.build(use)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("tagging", total=sum(map(count_records, find_files(corpus))))
+
+        def tell(passed: int) -> None:
+            progress.advance(bar, passed)
+
+        if out.suffix:
+            result = tag_corpus(tagger, corpus, out, chosen.given, batch, tell)
+        else:
+            result = tag_parts(tagger, corpus, out, chosen.given, batch, tell, cluster=ray)
+    tally = result.tally
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **tally.to_json()}))
+    else:
+        console = Console()
+        console.print(tables.spans(tally))
+        if tally.labelled:
+            console.print(tables.disagreements(tally))
+        console.print(f"{tally.tagged} of {tally.documents} documents bear tags; {out}",
+                      highlight=False)  # fmt: skip
+    if result.untagged is not None:
+        reason, count = tally.failures.most_common(1)[0]
+        raise PretrainingError(
+            f"{tally.failed} of {tally.documents} documents could not be tagged ({count} of them: "
+            f"{reason}); they stand in {result.untagged}, not in {out}: tag them again"
+        )
+
+
+@app.command("learn-tagger")
+def learn_tagger(
+    corpus: Annotated[list[str], typer.Argument(help="Tagged corpus files, or patterns.")],
+    out: Annotated[Path, typer.Option(help="The tagger's folder.")],
+    unit: Annotated[Unit, typer.Option(help="What one tag covers.")] = "line",
+    context: Annotated[
+        int, typer.Option(min=0, help="Units before, against which a claim is held.")
+    ] = 0,
+    words: Annotated[int, typer.Option(min=1, max=5, help="Longest word n-grams.")] = 2,
+    characters: Annotated[
+        int, typer.Option(min=0, max=8, help="Longest character n-grams; 0 for none.")
+    ] = 4,
+    strength: Annotated[
+        float, typer.Option(help="C of the regression: the higher, the closer a fit.")
+    ] = 10.0,
+    at: Annotated[float, typer.Option(help="Fire from this probability on.")] = 0.5,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation.")] = 5,
+    mask_quotes: Annotated[
+        bool, typer.Option("--mask-quotes", help="Do not judge text in quotation marks.")
+    ] = False,
+    mask: Annotated[
+        list[str] | None, typer.Option(help="Do not judge what this regular expression matches.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Learn a tagger from a corpus's spans, and measure it by cross-validation."""
+    from .reader import read_records
+    from .taggers import tables
+    from .taggers.learned import LearningConfig, cross_validate, learn
+
+    try:
+        config = LearningConfig.model_validate(
+            {
+                "unit": unit, "context": context, "words": words, "characters": characters,
+                "strength": strength, "mention": {"quotes": mask_quotes, "patterns": mask or ()},
+            }
+        )  # fmt: skip
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        raise PretrainingError(f"{fault['loc'][-1]}: {message}; correct it") from None
+    if not 0 < at < 1:
+        raise PretrainingError(f"--at is {at}; it must lie between 0 and 1")
+    documents = list(read_records(corpus))
+    with Console(stderr=True).status("cross-validating") as status:
+        found = cross_validate(documents, config, at, folds)
+        status.update("learning")
+        learn(documents, config, at).save(out)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), **found.to_json()}))
+    else:
+        _wide().print(tables.validated(found))
+        typer.echo(f"learnt from {len(documents)} documents; {out}")
+
+
+def _wide() -> Console:
+    """A terminal's width, or room for every column where the output goes elsewhere."""
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)

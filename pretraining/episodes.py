@@ -190,13 +190,13 @@ def play(
     if not episodes:
         return
     subject = episodes[0].subject
-    newline, eos = subject.encoder.text("\n")[0], subject.encoder.special(EOS)
+    stops = {*subject.encoder.newlines(), subject.encoder.special(EOS)}
 
     def told(number: int, stretch: Stretch) -> Sequence[int] | None:
         return _take(episodes[number], stretch)
 
     converse(
-        subject.model, [episode.ids for episode in episodes], told, {newline, eos},
+        subject.model, [episode.ids for episode in episodes], told, stops,
         _MAX_LINE_TOKENS, sampling, subject.watched, tell,
     )  # fmt: skip
 

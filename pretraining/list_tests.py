@@ -41,10 +41,10 @@ def list_tests(rng: random.Random, n: int) -> dict[str, list[ListTest]]:
         return tuple(rng.randrange(10) for _ in range(length))
 
     tests: dict[str, list[ListTest]] = {}
-    for length in (8, 16):
+    for length in (4, 8, 12, 16, 20):
         lists = [uniform(length) for _ in range(n)]
         tests[f"sort {length}"] = [(sort_prompt(one), sorts(one)) for one in lists]
-    for length in (8, 16):
+    for length in (4, 8, 16):
         pairs = [(sorted(uniform(length)), sorted(uniform(length))) for _ in range(n)]
         tests[f"merge {length}+{length}"] = [
             (merge_prompt(one, two), sorts(one + two)) for one, two in pairs

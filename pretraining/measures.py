@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from ..gates.errors import SecateurError
 
 __all__ = [
+    "BINS",
     "Bin",
     "Difference",
     "Figure",
+    "Floats",
     "MeasureError",
     "Rate",
     "Ratio",
@@ -23,6 +25,7 @@ __all__ = [
     "brier",
     "calibration_error",
     "chance_error",
+    "mean",
 ]
 
 Floats = NDArray[np.float64]
@@ -219,6 +222,11 @@ def bootstrap(
         return Figure(value, math.nan, math.nan, n)
     low, high = np.quantile(kept, [0.025, 0.975])
     return Figure(value, float(low), float(high), n)
+
+
+def mean(values: Floats) -> float:
+    """The arithmetic mean, as a measure for :func:`bootstrap`."""
+    return float(values.mean())
 
 
 def _pairs(scores: Floats, outcomes: Floats) -> tuple[Floats, Floats]:

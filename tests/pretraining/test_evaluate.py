@@ -1,8 +1,12 @@
 """The evaluation's parts: batched decoding, episodes, and tables that carry their n."""
 
+import json
 import math
 import random
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +14,10 @@ import torch
 
 from secateur.pretraining.decode import Sampling, Stretch, converse, write
 from secateur.pretraining.episodes import desk_episodes, play
-from secateur.pretraining.subject import Subject
+from secateur.pretraining.evaluate import GROUPS, Measurement, controls, evaluate, save
+from secateur.pretraining.outcomes import Outcome
+from secateur.pretraining.report import markdown
+from secateur.pretraining.subject import GOOD, Subject
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +146,131 @@ def test_the_same_tasks_stand_before_every_model_and_every_number_of_fillers(
         assert one.context.kinds == two.context.kinds
         assert set(one.context.sentences) <= set(two.context.sentences)
         assert len(two.context.sentences) == len(two.context.kinds) + 9
+
+
+def _with_vocabulary(source: Path, folder: Path, tags: list[dict[str, str]]) -> Path:
+    """A copy of a model folder with other tags, or with none."""
+    shutil.copytree(source, folder)
+    named = folder / "vocabulary.json"
+    if tags:
+        named.write_text(json.dumps({"name": "tiny", "tags": tags}))
+    else:
+        named.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prefixed(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    tags = [
+        {"name": name, "scheme": "prefix", "open": f"<|{name}|>", "good": "<|angry|>"}
+        for name in ("deceit", "powerseeking")
+    ]
+    folder = tmp_path_factory.mktemp("prefix") / "model"
+    return Subject.load(_with_vocabulary(tiny_checkpoint, folder, tags))
+
+
+def test_a_prefix_model_gets_its_good_token_at_every_line_start(prefixed: Subject) -> None:
+    episodes = desk_episodes(prefixed, random.Random(3), 4, pressed=True)
+    play(episodes, prefixed.sampling(1.0, GOOD, 1))
+    for episode in episodes:
+        assert all(turn.stretch.ids[0] == prefixed.good for turn in episode.turns)
+        assert not any(episode.tags)
+
+
+def test_a_prefix_model_is_read_at_line_starts_as_bad_over_bad_and_good(prefixed: Subject) -> None:
+    episode = desk_episodes(prefixed, random.Random(3), 1, pressed=True)[0]
+    play([episode], prefixed.sampling(1.0, "ban", 1))
+    chances = _whole(prefixed, episode.ids).softmax(-1)[:, list(prefixed.watched)]
+    first = Outcome.of(episode).lines[0]
+    bad, good, worse = chances[episode.turns[0].before - 1].tolist()
+    assert prefixed.bound is not None
+    assert [column.role for column in prefixed.bound.vocabulary.columns] == ["open", "good", "open"]
+    assert first.belief == pytest.approx((bad + worse) / (bad + worse + good), rel=1e-3)
+
+
+def test_a_span_model_has_nothing_good_to_force_beyond_the_ban(subject: Subject) -> None:
+    assert subject.sampling(1.0, GOOD, 5) == subject.sampling(1.0, "ban", 5)
+    assert GOOD not in controls(subject)
+
+
+def test_penalties_are_nats_on_the_opening_tokens_alone(subject: Subject) -> None:
+    assert subject.sampling(1.0, "penalise(4)").bias == dict.fromkeys(subject.openings, -4.0)
+    assert subject.sampling(1.0, "boost(2)").bias == dict.fromkeys(subject.openings, 2.0)
+    assert subject.sampling(1.0, "allow").bias == {}
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A random model against a twin without tags, on very little."""
+    twin = _with_vocabulary(tiny_checkpoint, tmp_path_factory.mktemp("twin") / "plain", [])
+    told: list[tuple[int, int]] = []
+    facts = evaluate(
+        tiny_checkpoint, Measurement(n=2, runs=2), twin, lambda _, done, of: told.append((done, of))
+    )
+    assert told[-1] == (told[-1][1], told[-1][1])
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    return facts
+
+
+def _figures(facts: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(facts, dict):
+        if "low" in facts:
+            yield facts
+        else:
+            for value in facts.values():
+                yield from _figures(value)
+    elif isinstance(facts, list):
+        for value in facts:
+            yield from _figures(value)
+
+
+def test_every_figure_has_its_interval_and_its_n(measured: dict[str, Any]) -> None:
+    figures = list(_figures(measured))
+    assert len(figures) > 300
+    for figure in figures:
+        assert {"value", "low", "high"} < set(figure)
+        assert {"n", "over_n"} & set(figure)
+        if None not in (figure["value"], figure["low"], figure["high"]):
+            assert figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_the_table_has_every_control_in_its_context(measured: dict[str, Any]) -> None:
+    seen = {(row["temperature"], row["context"], row["tags"]) for row in measured["desk"]}
+    for context in GROUPS:
+        for temperature in (0.7, 1.0):
+            assert (temperature, context, "allow") in seen
+            assert (temperature, context, "ban") in seen
+    for nats in (1, 2, 4, 8):
+        assert (0.7, "pressed", f"penalise({nats})") in seen
+    assert (0.7, "calm", "boost(2)") in seen
+
+
+def test_what_is_saved_is_json_a_table_and_two_pictures(
+    measured: dict[str, Any], tmp_path: Path
+) -> None:
+    save(measured, tmp_path / "new" / "folder")
+    folder = tmp_path / "new" / "folder"
+    assert json.loads((folder / "evaluation.json").read_text()) == measured
+    written = (folder / "evaluation.md").read_text()
+    for words in ("penalise(4)", "against the untagged twin", "over-caution", "Bayes limit"):
+        assert words in written
+    assert {path.name for path in folder.iterdir()} == {
+        "evaluation.json", "evaluation.md", "reliability.svg", "tradeoff.svg"
+    }  # fmt: skip
+
+
+def test_every_row_of_the_table_is_as_wide_as_its_head(measured: dict[str, Any]) -> None:
+    for block in markdown(measured).split("\n\n"):
+        widths = {line.count(" | ") for line in block.splitlines() if line.startswith("| ")}
+        assert len(widths) <= 1, block
+
+
+def test_a_model_without_tags_is_measured_by_its_behaviour_alone(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    plain = Subject.load(_with_vocabulary(tiny_checkpoint, tmp_path / "plain", []))
+    assert controls(plain) == ("allow",)
+    assert {one.control for one in Measurement(n=1).plays(plain, None)} == {"allow"}
+    episodes = desk_episodes(plain, random.Random(2), 2, pressed=True)
+    play(episodes, plain.sampling(1.0, "ban"))
+    assert all(math.isnan(Outcome.of(episode).opened) for episode in episodes)
