@@ -1,0 +1,1 @@
+"""Taggers: what turns text into spans with tags and bands, alone or in cascades."""
