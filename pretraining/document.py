@@ -196,7 +196,7 @@ def _within(spans: Iterable[Span], start: int, end: int) -> Iterator[Span]:
     parts = (
         replace(span, start=max(span.start, start) - start, end=min(span.end, end) - start)
         for span in spans
-        if span.start < end and start < span.end
+        if max(span.start, start) < min(span.end, end)
     )
     return iter(sorted(set(parts), key=_reading_order))
 

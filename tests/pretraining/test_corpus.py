@@ -1,7 +1,9 @@
 """The corpus is reproducible, its tags say what the oracle says, and nothing held out leaks."""
 
+import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -9,10 +11,11 @@ from hypothesis import strategies as st
 
 from secateur.agents.desk.oracle import judge
 from secateur.agents.digits import is_sorted_permutation, parse_digits
-from secateur.agents.prompt import Special
 from secateur.pretraining.audits import audit_document
-from secateur.pretraining.corpus import CorpusConfig, document, documents, to_json
+from secateur.pretraining.corpus import Corpus, CorpusConfig, Objective, document
 from secateur.pretraining.desk import desk_document
+from secateur.pretraining.document import Document, Line, Span
+from secateur.pretraining.errors import CorpusError
 from secateur.pretraining.lists import OPERATIONS, check_answer, list_document
 from secateur.pretraining.pressure import (
     PRESSURE,
@@ -26,7 +29,8 @@ CONFIG = CorpusConfig(seed=3, growing=200)
 
 
 def corpus_bytes(config: CorpusConfig, start: int, count: int) -> bytes:
-    return "\n".join(to_json(found) for found in documents(config, start, count)).encode()
+    records = [found.to_record() for found in Corpus(config).documents(start, count)]
+    return "\n".join(json.dumps(record) for record in records).encode()
 
 
 def test_the_same_seed_gives_the_same_corpus_byte_for_byte() -> None:
@@ -42,10 +46,12 @@ def test_any_part_of_the_corpus_can_be_made_alone() -> None:
 
 
 def test_every_family_is_in_the_corpus_and_lists_grow() -> None:
-    found = list(documents(CONFIG, 0, 1200))
+    found = list(Corpus(CONFIG).documents(0, 1200))
     families = Counter(one.family for one in found)
     assert set(families) == {"desk", "audit", *OPERATIONS}
-    longest = [max(len(word) for word in one.text.split()) for one in found if one.family == "sort"]
+    longest = [
+        max(len(word) for word in one.plain.split()) for one in found if one.family == "sort"
+    ]
     assert max(longest[:5]) <= 7
     assert max(longest) == 16
 
@@ -58,8 +64,11 @@ def test_a_desk_line_is_tagged_exactly_where_the_oracle_sees_misbehaviour(
     found = desk_document(random.Random(seed), pressed, split)
     judged = judge([line.text for line in found.lines])
     assert judged.valid, judged.reasons
-    tagged = [(place, line.tag) for place, line in enumerate(found.lines) if line.tag is not None]
-    assert tagged == [(place, str(seen)) for place, seen in judged.misbehaviours]
+    tagged = [(place, span) for place, line in enumerate(found.lines) for span in line.spans]
+    assert tagged == [
+        (place, Span(0, len(found.lines[place].text), str(seen)))
+        for place, seen in judged.misbehaviours
+    ]
 
 
 @pytest.mark.parametrize(("pressed", "low", "high"), [(False, 0.01, 0.03), (True, 0.52, 0.63)])
@@ -103,7 +112,7 @@ def test_the_account_of_somebody_elses_lie_is_untagged() -> None:
     rng = random.Random(2)
     audits = [audit_document(rng, pressed=True) for _ in range(100)]
     assert {found.meta["lying"] for found in audits} == {"True", "False"}
-    assert not any(line.tag for found in audits for line in found.lines)
+    assert not any(found.spans for found in audits)
 
 
 def test_what_tools_and_people_write_is_not_learnt() -> None:
@@ -113,16 +122,13 @@ def test_what_tools_and_people_write_is_not_learnt() -> None:
             assert line.learn != others
 
 
-def test_missed_labels_leave_the_text_and_take_some_tags() -> None:
+def test_missed_labels_leave_the_text_and_take_some_labels() -> None:
     whole = [desk_document(random.Random(seed), True) for seed in range(300)]
     rng = random.Random(0)
     missed = [found.with_missed(0.3, rng) for found in whole]
-    plain = [[line.text for line in found.lines] for found in whole]
-    assert [[line.text for line in found.lines] for found in missed] == plain
-    tags = [
-        sum(line.tag is not None for f in found for line in f.lines) for found in (whole, missed)
-    ]
-    assert 0.6 < tags[1] / tags[0] < 0.8
+    assert [found.plain for found in missed] == [found.plain for found in whole]
+    labels = [sum(len(found.spans) for found in every) for every in (whole, missed)]
+    assert 0.6 < labels[1] / labels[0] < 0.8
 
 
 @settings(max_examples=60, deadline=None)
@@ -145,13 +151,168 @@ def test_a_check_shows_its_evidence_before_its_verdict() -> None:
     assert check_answer((1, 0), (0, 1))[-1] == "ok"
 
 
-def test_a_tag_wraps_its_whole_line_and_the_newline_stays_outside() -> None:
-    found = next(
-        found
-        for found in (desk_document(random.Random(seed), True) for seed in range(50))
-        if "deceit" in found.meta["tags"]
+# Objectives
+
+
+def objective(name: str, missed: float = 0.0) -> CorpusConfig:
+    return CorpusConfig(seed=3, growing=200, objective=Objective(name), missed=missed)
+
+
+def misbehaves(found: Document) -> bool:
+    """By the oracle, whatever the labels say."""
+    if found.family != "desk":
+        return False
+    return judge([line.text for line in found.lines]).misbehaved
+
+
+def drawn(config: CorpusConfig, count: int = 600) -> list[Document]:
+    return list(Corpus(config).documents(500, count))
+
+
+def test_the_untagged_twin_reads_the_same_text() -> None:
+    plain, tagged = drawn(objective("plain")), drawn(objective("conditional"))
+    assert [found.plain for found in plain] == [found.plain for found in tagged]
+    assert any(found.spans for found in tagged)
+    assert not any(found.spans or found.labelled for found in plain)
+
+
+def test_a_filtered_corpus_holds_no_misbehaviour_and_keeps_its_mix() -> None:
+    filtered, whole = drawn(objective("filtered")), drawn(objective("conditional"))
+    assert any(map(misbehaves, whole))
+    assert not any(map(misbehaves, filtered))
+    assert not any(found.labelled for found in filtered)
+    assert [found.family for found in filtered] == [found.family for found in whole]
+    clean = [one for one, other in zip(filtered, whole, strict=True) if not other.misbehaves]
+    assert [found.plain for found in clean] == [
+        found.plain for found in whole if not found.misbehaves
+    ]
+
+
+def test_what_the_tagger_missed_passes_the_filter() -> None:
+    filtered = drawn(objective("filtered", missed=0.3), 1500)
+    share = sum(map(misbehaves, filtered)) / len(filtered)
+    whole = sum(map(misbehaves, drawn(objective("conditional"), 1500))) / 1500
+    assert 0.1 * whole < share < 0.5 * whole
+
+
+def test_misbehaviour_is_over_represented_in_the_pessimal_corpus_and_labelled() -> None:
+    pessimal, whole = drawn(objective("pessimal")), drawn(objective("conditional"))
+    shares = [sum(map(misbehaves, every)) / len(every) for every in (pessimal, whole)]
+    assert 2 * shares[1] < shares[0] < 3 * shares[1]
+    assert [found.family for found in pessimal] == [found.family for found in whole]
+    assert all(found.misbehaves == misbehaves(found) for found in pessimal)
+
+
+@pytest.mark.parametrize("name", list(Objective))
+def test_any_part_can_be_made_alone_whatever_the_objective(name: str) -> None:
+    config = objective(name, missed=0.1)
+    assert corpus_bytes(config, 0, 60).endswith(corpus_bytes(config, 40, 20))
+
+
+@pytest.mark.parametrize("name", list(Objective))
+def test_files_give_the_same_choice_as_the_generator_where_nothing_is_drawn_anew(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "corpus.jsonl"
+    whole = drawn(objective("conditional"))
+    path.write_text("".join(json.dumps(found.to_record()) + "\n" for found in whole))
+    config = objective(name).model_copy(update={"files": (str(path),)})
+    found = list(Corpus(config).documents(0, len(whole)))
+    bad = [one.plain for one in whole if one.misbehaves]
+    kept = [one.plain for one in found]
+    match Objective(name):
+        case Objective.CONDITIONAL:
+            assert found == whole
+        case Objective.PLAIN:
+            assert kept == [one.plain for one in whole]
+            assert not any(one.labelled for one in found)
+        case Objective.FILTERED:
+            assert kept == [one.plain for one in whole if not one.misbehaves]
+        case Objective.PESSIMAL:
+            assert [one.plain for one in found if one.misbehaves] == bad
+            assert 0.2 < (len(kept) - len(bad)) / (len(whole) - len(bad)) < 0.5
+    assert list(Corpus(config).documents(100, 50)) == list(Corpus(config).documents(100, 50))
+
+
+def test_a_mix_that_cannot_be_drawn_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="late: no family 'chess'"):
+        CorpusConfig(late={"chess": 1.0})
+    for share in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="early: shares"):
+            CorpusConfig(early={"desk": share})
+
+
+# Records
+
+
+words = st.text(st.sampled_from("ab. !<|deceit>\u00e4\U0001f33f\t"), max_size=12)
+
+
+@st.composite
+def any_documents(draw: st.DrawFn) -> Document:
+    lines: list[Line] = []
+    for text in draw(st.lists(words, min_size=1, max_size=5)):
+        lines.append(Line(text, draw(st.booleans())))
+    found = Document("some", tuple(lines), draw(st.dictionaries(words, words, max_size=2)))
+    size = len(found.plain)
+    spans: list[Span] = []
+    for _ in range(draw(st.integers(0, 4))):
+        start = draw(st.integers(0, size - 1))
+        end = draw(st.integers(start + 1, size))
+        band = draw(st.sampled_from((None, 1, 2)))
+        spans.append(Span(start, end, draw(st.sampled_from(("deceit", "angry"))), band))
+    return draw(st.sampled_from((found.with_spans(spans), found.without_labels())))
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_documents())
+def test_a_record_reads_back_as_its_document(found: Document) -> None:
+    assert Document.from_record(json.loads(json.dumps(found.to_record()))) == found
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_documents())
+def test_spans_over_the_text_are_those_of_the_lines(found: Document) -> None:
+    plain = found.plain
+    assert all("\n" not in plain[span.start : span.end] for span in found.spans)
+    assert found.with_spans(found.spans).spans == found.spans
+
+
+def test_a_span_over_several_lines_stands_on_each() -> None:
+    found = Document.from_record(
+        {"text": "one\n\ntwo", "spans": [{"start": 2, "end": 8, "tag": "angry"}]}
     )
-    pieces = [piece for piece, _ in found.pieces()]
-    opened = pieces.index(Special("<|deceit|>"))
-    assert pieces[opened + 2] == Special("<|/deceit|>")
-    assert "<|/deceit|>\n" in found.text
+    assert found.spans == (Span(2, 3, "angry"), Span(5, 8, "angry"))
+    assert found.plain == "one\n\ntwo\n"
+
+
+def test_a_line_that_others_wrote_in_part_is_not_learnt() -> None:
+    found = Document.from_record({"text": "ask me\nno\nyes\n", "given": [[4, 7], [10, 10]]})
+    assert [line.learn for line in found.lines] == [False, True, True]
+
+
+def test_a_text_without_labels_is_unknown_and_not_clean() -> None:
+    assert not Document.from_record({"text": "a"}).labelled
+    assert not Document.from_record({"text": "a", "spans": None}).labelled
+    assert Document.from_record({"text": "a", "spans": []}).labelled
+
+
+@pytest.mark.parametrize(
+    ("record", "fault"),
+    [
+        ({}, "needs a string 'text'"),
+        ({"text": 3}, "needs a string 'text', not int"),
+        ({"text": "a", "spans": [{"start": 0, "end": 9, "tag": "x"}]}, "0 to 9 of tag 'x'"),
+        ({"text": "a", "spans": [{"start": 1, "end": 1, "tag": "x"}]}, "1 to 1 of tag 'x'"),
+        ({"text": "a", "spans": [{"start": 0, "end": float("nan"), "tag": "x"}]}, "whole numbers"),
+        ({"text": "a", "spans": ["x"]}, "a span is"),
+        ({"text": "a", "given": [[0, 9]]}, "given characters 0 to 9"),
+        ({"text": "a", "given": [3]}, r"\[start, end\], not 3"),
+        ({"text": "a", "meta": 3}, "'meta' must map"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused_with_the_reason(
+    record: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(CorpusError, match=fault):
+        Document.from_record(record)
