@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -71,7 +72,7 @@ class Run:
             Progress(
                 TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/"
                 "{task.total} steps, loss {task.fields[loss]:.4f}"), TimeRemainingColumn(),
-                refresh_per_second=1, disable=not first,
+                refresh_per_second=1, disable=not first, console=Console(stderr=True),
             ) as progress,
         ):  # fmt: skip
             bar = progress.add_task(

@@ -100,6 +100,7 @@ def test_two_processes_give_the_loss_curve_of_one(tmp_path: Path) -> None:
     # One of them reports and exports, the other is silent.
     assert "model written" in said[0]
     assert "training" not in said[1]
+    assert "model written" not in said[1]
     assert (tmp_path / "two" / "model" / "model.safetensors").is_file()
 
 

@@ -153,7 +153,7 @@ def test_pretraining_goes_on_from_an_existing_model(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     plain = Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab_size()
     opens = [tokenizer.encode(f"<|{tag}|>") for tag in ("deceit", "nsfw")]
-    assert opens == [[plain], [plain + 2]]
+    assert opens == [[plain], [plain + 1]]
     assert (
         tokenizer.encode("checked")
         == Tokenizer.from_file(str(source / "tokenizer.json")).encode("checked").ids
