@@ -324,8 +324,8 @@ def _groups(tags: Sequence[Tag]) -> list[list[Tag]]:
 # Marker
 
 
-_WORD = re.compile(r"\s*(?:[A-Za-z]+|\d|[^\sA-Za-z\d])")
-"""Blanks and a word, a digit or a sign: what one token is at the most."""
+_WORD = re.compile(r"\s*\S+")
+"""A word with the blanks before it: between words no tokenizer has a token."""
 
 
 def _marker_tokens(line: Line, tags: Sequence[Tag], rng: random.Random) -> Iterator[_Placed]:
