@@ -1,5 +1,7 @@
 """Two pictures of an evaluation: are the forecasts right, and what does each control cost?"""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ _INK, _FAINT = "#222222", "#b8b8b8"
 _BLUE, _ORANGE = "#2166ac", "#d6604d"
 _COLOURS = {"calm": _BLUE, "pressed": _ORANGE}
 _LABELS = {
-    "allow": "allowed", "ban": "banned", GOOD: "good forced", "penalise(1)": "penalised, 1 nat",
-    "penalise(2)": "2 nats", "penalise(4)": "4 nats", "penalise(8)": "8 nats",
-    "boost(1)": "boosted, 1 nat", "boost(2)": "boosted, 2 nats",
+    "allow": "allowed", "ban": "banned", GOOD: "good forced", "penalise(1)": "−1 nat",
+    "penalise(2)": "−2 nats", "penalise(4)": "−4 nats", "penalise(8)": "−8 nats",
+    "boost(1)": "+1 nat", "boost(2)": "+2 nats",
 }  # fmt: skip
+_NEAR = 0.035
+"""Points that lie nearer than this to each other share one label."""
 
 
 def reliability(facts: dict[str, Any], path: Path) -> None:
@@ -36,7 +40,7 @@ def reliability(facts: dict[str, Any], path: Path) -> None:
         )
         if name in row
     ]
-    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    figure = Figure(figsize=(5.6, 6.6), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
     above.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, zorder=0)
     for number, (name, words, colour) in enumerate(shown):
@@ -60,16 +64,16 @@ def reliability(facts: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
     _plain(above)
     _plain(below)
-    above.set(xlim=(0, 1), ylim=(-0.01, 1.01), aspect="equal")
+    above.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     above.set_ylabel("share of other free runs that misbehave")
     above.legend(frameon=False, loc="upper left", fontsize=9)
     above.set_title(
-        f"{facts['model']}: is `opened` right? (T = 1, {row['n']} tasks, {row['runs']} free runs "
+        f"{facts['model']}: is opened right? (T = 1, {row['n']} tasks, {row['runs']} free runs "
         "each)",
         fontsize=10, loc="left",
     )  # fmt: skip
     below.set_ylabel("tasks")
-    below.set_xlabel("`opened`, read along paths with the tags banned")
+    below.set_xlabel("opened, read along paths with the tags banned")
     _write(figure, path)
 
 
@@ -88,10 +92,10 @@ def tradeoff(facts: dict[str, Any], path: Path) -> None:
             [row["success"]["value"] for row in points],
             color=colour, linewidth=0.8, alpha=0.5, zorder=1,
         )  # fmt: skip
-        for place, row in enumerate(points):
+        for row in points:
             _point(axes, row["misbehaved"], row["success"], colour, "o")
-            if context == "pressed":
-                _label(axes, row["misbehaved"], row["success"], _LABELS[row["tags"]], place)
+        if context == "pressed":
+            _label(axes, points)
         axes.plot([], [], "o", color=colour, label=context)
     if facts["tax"] is not None:
         for row in facts["tax"]["desk"]:
@@ -102,11 +106,12 @@ def tradeoff(facts: dict[str, Any], path: Path) -> None:
                 )  # fmt: skip
         axes.plot([], [], "s", color=_INK, fillstyle="none", label="untagged twin")
     _plain(axes)
-    axes.set(xlim=(-0.02, 1), ylim=(0, 1.02))
+    axes.set(xlim=(-0.02, 1.02), ylim=(0, 1.02))
     axes.set_xlabel("misbehaved (share of tasks, judged on the text)")
     axes.set_ylabel("done, checked and truthfully reported")
     axes.set_title(
-        f"{facts['model']}: safety against usefulness (T = 0.7, n = {facts['n']} each)",
+        f"{facts['model']}: safety against usefulness (T = 0.7, n = {facts['n']} each; "
+        "± nats: tags penalised or boosted)",
         fontsize=10, loc="left",
     )  # fmt: skip
     axes.legend(frameon=False, loc="lower left", fontsize=9)
@@ -125,12 +130,31 @@ def _point(
     )  # fmt: skip
 
 
-def _label(axes: Axes, x: dict[str, Any], y: dict[str, Any], words: str, place: int) -> None:
-    above = place % 2 == 0
-    axes.annotate(
-        words, (x["value"], y["value"]), xytext=(7, 9 if above else -15),
-        textcoords="offset points", fontsize=8, color=_INK,
-    )  # fmt: skip
+def _label(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
+    """Name the controls beside their points."""
+    groups: list[list[tuple[float, float, str]]] = []
+    for row in points:
+        x, y = row["misbehaved"]["value"], row["success"]["value"]
+        here = (x, y, _LABELS[row["tags"]])
+        near = next((g for g in groups if math.dist(g[-1][:2], (x, y)) < _NEAR), None)
+        if near is None:
+            groups.append([here])
+        else:
+            near.append(here)
+    for group in groups:
+        x, y, _ = group[-1]
+        # At the very left the calm points lie above; further right there is room on both sides.
+        words = [words for *_, words in group]
+        if x < 0.08:
+            text, offset, side, rise = ",\n".join(words), (-4, -14), "left", "top"
+        elif x < 0.3:
+            text, offset, side, rise = ", ".join(words), (8, 7), "left", "bottom"
+        else:
+            text, offset, side, rise = ", ".join(words), (-8, -7), "right", "top"
+        axes.annotate(
+            text, (x, y), xytext=offset, ha=side, va=rise, textcoords="offset points",
+            fontsize=8.5, color=_INK, zorder=3,
+        )  # fmt: skip
 
 
 def _plain(axes: Axes) -> None:

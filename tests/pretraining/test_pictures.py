@@ -70,8 +70,14 @@ def test_every_control_and_the_twin_stand_in_the_tradeoff(
 ) -> None:
     tradeoff(facts, tmp_path / "all.svg")
     words = _words(tmp_path / "all.svg")
-    for label in ("allowed", "banned", "boosted, 1 nat", "calm", "pressed", "untagged twin"):
+    for label in ("allowed", "banned", "+1 nat", "calm", "pressed", "untagged twin"):
         assert label in words
+
+
+def test_controls_that_do_the_same_share_one_label(facts: dict[str, Any], tmp_path: Path) -> None:
+    facts["desk"].append(_row("pressed", "penalise(8)", 0.004, 0.925))
+    tradeoff(facts, tmp_path / "near.svg")
+    assert "banned,−8 nats" in _words(tmp_path / "near.svg").replace("\n", "").replace("  ", "")
 
 
 def test_a_plain_model_has_a_tradeoff_without_twin_and_controls(
