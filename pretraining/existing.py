@@ -79,9 +79,6 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
     """
     if not (folder / "config.json").is_file():
         raise TrainingError(f"{folder}: no model there (no config.json); name a checkpoint folder")
-    # Its bars and its advice would come from every process.
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
     try:
         model, loading = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True

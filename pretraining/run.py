@@ -108,11 +108,9 @@ class Run:
             forward = torch.compile(forward, dynamic=True)
         if self._processes.size == 1:
             return forward
-        # Outside of the compiled model: inside, it would be compiled anew for each way of passing
-        # and split at its buckets. No broadcasts: the buffers are constants (rotary frequencies).
-        return DistributedDataParallel(
-            forward, broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        # Outside of the compiled model: inside, it would be compiled anew for each way of passing,
+        # and in pieces, one for each bucket of gradients.
+        return DistributedDataParallel(forward, gradient_as_bucket_view=True)
 
     def _step(self, forward: Any, batch: Batch) -> tuple[float, float]:
         """Learn one global batch; the mean loss of all its learnt tokens, the gradient's norm."""
