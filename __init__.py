@@ -16,6 +16,7 @@ _ROOMS = {
     "Call": ".agents.tool",
     "Ids": ".agents.prompt",
     "Plan": ".agents.plan",
+    "Progress": ".agents.steering",
     "Reading": ".agents.spec",
     "Sampling": ".agents.prompt",
     "Scene": ".agents.thought",

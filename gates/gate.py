@@ -122,6 +122,11 @@ class StreamGate:
                 self._judgement = self._policy.broken(reason)
         return self._judgement
 
+    @property
+    def weighs(self) -> bool:
+        """Whether a posterior can stop the thought: then weigh each sentence as it is finished."""
+        return self._judgement is None and self._watch.weighs
+
     def convicts(self, sentence: SentenceScore) -> bool:
         """Whether a rule that stops the thought is reached by this finished sentence's posterior.
 
@@ -257,6 +262,11 @@ class _Watch:
             if (score if calibration is None else calibration.apply(score)) >= at:
                 return self._verdict(self._meter.readings(self._calibrations))
         return None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether a rule that stops the thought reads a posterior."""
+        return bool(self._convicting)
 
     def convicts(self, sentence: SentenceScore) -> bool:
         """Whether the posterior of one sentence stops the thought, or cannot be read."""

@@ -201,7 +201,7 @@ class Decoding:
         self.judgement = self._gate.feed(token)
         if self.judgement is not None:
             return True
-        if self._weighs and token.finish is None:
+        if self._gate.weighs and token.finish is None:
             await self._weigh(finished=False)
         return self.convicted
 

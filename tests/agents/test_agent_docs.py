@@ -15,6 +15,7 @@ from secateur.agents.spec import TaskError
 from secateur.agents.tool import Workspace
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import RunStatus
 
 ROOT = Path(secateur.__file__).parent
@@ -61,6 +62,19 @@ async def test_the_docs_tool_writes_its_file(
     )
     assert result.answer == "saved 3 digits"
     assert (sandbox / "sorted.txt").read_text() == "[1, 2, 3]"
+
+
+async def test_the_docs_mood_changes_the_controls(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    result = await names["moody"].run(
+        "restart web and confirm it is up", engine=engine, ledger=tmp_path / "s.db"
+    )
+    assert result.status is RunStatus.DONE
+    with AuditLog(tmp_path / "s.db") as audit:
+        kept = next(t for t in audit.thoughts(result.run_id) if t.kind == "generate")
+        switches = audit.why(kept.id, result.run_id).switches
+    assert [switch.after["angry"] for switch in switches][:1] in (["allow"], ["ban"])
 
 
 async def test_the_docs_reader_refuses_in_its_own_words(

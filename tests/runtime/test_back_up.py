@@ -84,19 +84,18 @@ async def test_a_retry_is_asked_with_the_prompt_and_the_accepted_tokens_and_noth
     assert again.prompt == asked.prompt + first.token_ids[:kept]
     assert second.token_ids[:kept] == first.token_ids[:kept]
     # The line in which the tag opened is gone, the lines before it stand.
-    assert first.token_ids[kept] == ours.open_ids("deceit")[0] or kept < len(first.token_ids) - 1
     assert engine.decode(first.token_ids[:kept]).endswith("\n")
-    assert not set(first.token_ids[:kept]) & set(ours.open_ids("deceit"))
+    assert "\n" not in engine.decode(first.token_ids[kept:])
+    assert first.token_ids[-1] in ours.open_ids("deceit")
+    assert second.text == engine.decode(second.token_ids).strip()
     assert again.seed != asked.seed
     assert again.sampling.max_tokens == WHOLE.max_tokens - kept
     assert "deceit" not in asked.controls
     assert str(again.controls["deceit"]) == "ban"
     assert second.attempt == 1
     assert second.tokens == len(second.token_ids) - kept
-    assert (
-        result.tokens == sum(len(t.token_ids) for t in (first, second)) - kept
-        or len(result.thoughts) > 3
-    )
+    assert first.tokens == len(first.token_ids)
+    assert result.tokens == sum(t.tokens for t in result.thoughts)
 
 
 async def test_the_verdict_of_every_try_can_be_recomputed_from_one_joined_evidence(
@@ -172,28 +171,27 @@ async def test_a_retry_may_only_tighten_what_is_in_force(engine, tmp_path: Path)
 
 
 async def test_tries_are_bounded_and_end_in_a_prune(engine, tmp_path: Path):
-    # Whatever is written opens no tag, and each newline is tempting enough.
-    made = policy({"tag": "deceit", "reading": "cusum", "at": 1e-9, "retries": 3}, tags=BANNED)
+    made = policy({"tag": "deceit", "reading": "rate", "at": 1e-9, "retries": 3}, tags=BANNED)
     agent = Agent("desk", generate(document), sampling=WHOLE)
-    result = await agent.run(TASK, policy=made, engine=engine, ledger=tmp_path / "x.db")
+    result = await agent.run(TASK, policy=made, engine=engine, ledger=tmp_path / "x.db", seed=1)
     tries = [t for t in result.thoughts if t.kind == "generate"]
+    assert [t.attempt for t in tries] == [0, 1, 2, 3]
     actions = [t.judgement.action for t in tries if t.judgement]
-    if len(tries) > 1:
-        assert len(tries) <= 4
-    if len(tries) == 4:
-        assert actions[-1] in (Action.PRUNE, Action.ALLOW)
-    assert all(t.status is Status.PRUNED for t in tries[:-1])
+    assert actions == [Action.RESAMPLE] * 3 + [Action.PRUNE]
+    assert all(t.status is Status.PRUNED for t in tries)
+    assert result.answer is None
 
 
 async def test_tries_stay_within_the_budget_and_the_last_is_pruned(engine, tmp_path: Path):
-    made = policy(EMITTED | {"retries": 50})
-    budget = Budget(tokens=120)
+    made = policy({"tag": "deceit", "reading": "rate", "at": 1e-9, "retries": 50}, tags=BANNED)
+    budget = Budget(tokens=200)
     agent = Agent("desk", generate(document), sampling=WHOLE, budget=budget)
-    for seed in range(6):
-        result = await agent.run(
-            TASK, policy=made, engine=engine, ledger=tmp_path / "x.db", seed=seed
-        )
-        assert result.tokens <= budget.tokens
+    result = await agent.run(TASK, policy=made, engine=engine, ledger=tmp_path / "x.db")
+    last = result.thoughts[-1]
+    assert 2 < len(result.thoughts) < 50
+    assert result.tokens <= budget.tokens
+    assert last.status is Status.PRUNED
+    assert last.reason is None, "nothing followed it"
 
 
 async def test_the_same_seed_takes_the_same_ways_back(engine, tmp_path: Path):
