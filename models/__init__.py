@@ -1,1 +1,1 @@
-"""The shipped model, one folder a model."""
+"""The shipped model, one folder a model, and presets for public tag-pretrained checkpoints."""

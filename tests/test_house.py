@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "gates": {"gates"},
     "agents": {"gates", "agents"},
-    "models": {"models"},
+    "models": {"models", "gates"},
     "pretraining": {"gates", "agents", "pretraining", "models"},
     "runtime": {"gates", "agents", "models", "runtime", "migrations"},
     "runtime/cli": {"gates", "agents", "models", "runtime", "migrations", "pretraining"},

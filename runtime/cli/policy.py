@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...gates.policy import Policy
-from ...gates.vocabulary import Vocabulary
-from ..engines.checkpoint import find_model
+from ..engines.checkpoint import find_model, read_vocabulary
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -84,4 +83,4 @@ def show(
 
 def _load(file: str, model: str | None) -> Policy:
     folder = find_model(model or Settings().model)
-    return Policy.load(file, Vocabulary.load(folder / "vocabulary.json"))
+    return Policy.load(file, read_vocabulary(folder))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ... import models
 from ...gates.vocabulary import Vocabulary
+from ...models.presets import find_preset, preset_of
 from .protocol import EngineError, EngineInfo
 from .tokenizer import TagTokenizer
 
@@ -20,9 +21,13 @@ __all__ = [
     "Checkpoint",
     "find_model",
     "load_checkpoint",
+    "load_tokenizer",
     "model_digest",
+    "name_of",
     "read_config",
+    "read_vocabulary",
     "roles_of",
+    "shipped_models",
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -47,17 +52,60 @@ class Checkpoint:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder of a shipped model's name or of a path. Raises :class:`EngineError`."""
-    if isinstance(name, str) and Path(name).name == name and (_SHIPPED / name).is_dir():
+    """The folder of a shipped model, of a path, or of a preset that was downloaded.
+
+    Raises :class:`EngineError`, or ``PresetError`` for a preset that is not here.
+    """
+    shipped_config = _SHIPPED / name / "config.json"
+    if isinstance(name, str) and Path(name).name == name and shipped_config.is_file():
         return _SHIPPED / name
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
-    shipped = ", ".join(sorted(p.parent.name for p in _SHIPPED.glob("*/config.json"))) or "none"
+    preset = find_preset(str(name))
+    if preset is not None:
+        return preset.locate()
+    shipped = ", ".join(folder.name for folder in shipped_models()) or "none"
     raise EngineError(
-        f"no model {str(name)!r}: give the path of a checkpoint folder or the name of a shipped "
-        f"model ({shipped})"
+        f"no model {str(name)!r}: give the path of a checkpoint folder, or the name of a shipped "
+        f"model ({shipped}) or of a preset ('secateur models' lists them)"
     )
+
+
+def shipped_models() -> list[Path]:
+    """The folders of the models that come with the package, by name."""
+    return sorted(path.parent for path in _SHIPPED.glob("*/config.json"))
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The folder's ``vocabulary.json``, or the vocabulary of the preset that the folder is.
+
+    Raises ``VocabularyError``, or ``PresetError`` for a preset that is not verified.
+    """
+    preset = preset_of(folder)
+    path = folder / "vocabulary.json"
+    return Vocabulary.load(path) if path.is_file() or preset is None else preset.usable()
+
+
+def load_tokenizer(folder: Path, vocabulary: Path | None = None) -> TagTokenizer:
+    """The folder's tokenizer with its tags bound; a preset's checkpoint must have the preset's ids.
+
+    ``vocabulary`` is a file that stands in for the folder's own. Raises :class:`EngineError`,
+    ``VocabularyError`` or ``PresetError``.
+    """
+    if vocabulary is not None:
+        return TagTokenizer.load(folder, Vocabulary.load(vocabulary))
+    tokenizer = TagTokenizer.load(folder, read_vocabulary(folder))
+    preset = preset_of(folder)
+    if preset is not None and not (folder / "vocabulary.json").is_file():
+        preset.check(folder, read_config(folder).get("model_type"), tokenizer.vocabulary)
+    return tokenizer
+
+
+def name_of(folder: Path) -> str:
+    """What the model is called: its preset's name, else its folder's."""
+    preset = preset_of(folder)
+    return folder.resolve().name if preset is None else preset.name
 
 
 def model_digest(folder: Path) -> str:
@@ -88,7 +136,7 @@ def load_checkpoint(
         raise EngineError(
             f"{folder}: no weights (model.safetensors); save the model there (save_pretrained)"
         )
-    tokenizer = TagTokenizer.load(folder, Vocabulary.load(vocabulary or folder / "vocabulary.json"))
+    tokenizer = load_tokenizer(folder, vocabulary)
     model = _model(folder, device, dtype)
     width = int(model.get_input_embeddings().num_embeddings)
     if tokenizer.size > width:
@@ -105,7 +153,7 @@ def load_checkpoint(
         tokenizer=tokenizer,
         info=EngineInfo(
             engine="local",
-            model=folder.resolve().name,
+            model=name_of(folder),
             model_digest=model_digest(folder),
             tokenizer_digest=tokenizer.digest,
             vocabulary=tokenizer.vocabulary,

@@ -24,10 +24,8 @@ from typing import Any
 import aiohttp
 
 from ...agents.prompt import Text
-from ...gates.vocabulary import Vocabulary
-from .checkpoint import find_model, read_config, roles_of
+from .checkpoint import find_model, load_tokenizer, read_config, roles_of
 from .protocol import EngineError
-from .tokenizer import TagTokenizer
 from .vllm.wire import base_url
 
 __all__ = ["Check", "Report", "check_server"]
@@ -115,7 +113,7 @@ class _Probe:
         self.url = url
         self.session = session
         self.folder = folder
-        self.tokenizer = TagTokenizer.load(folder, Vocabulary.load(folder / "vocabulary.json"))
+        self.tokenizer = load_tokenizer(folder)
         self.columns = self.tokenizer.vocabulary.column_ids
         config = read_config(folder)
         self.length: int | None = config.get("max_position_embeddings")

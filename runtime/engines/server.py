@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from ...gates.vocabulary import Vocabulary
-from .checkpoint import find_model
+from ...models.presets import preset_of
+from .checkpoint import find_model, read_vocabulary
 from .protocol import EngineError
 
 __all__ = ["LaunchPlan", "ServerError", "VllmInstall", "VllmServer", "find_vllm", "plan_launch"]
@@ -140,7 +140,7 @@ def plan_launch(
     some), and ``extra`` is handed to vLLM as it is. Raises :class:`ServerError`.
     """
     folder = find_model(model).resolve()
-    columns = len(Vocabulary.load(folder / "vocabulary.json").columns)
+    columns = len(read_vocabulary(folder).columns)
     if columns > _MOST_TAGS:
         raise ServerError(
             f"{folder}/vocabulary.json has {columns} tag tokens, and vLLM reads {_MOST_TAGS} at a "
@@ -180,8 +180,10 @@ def plan_launch(
         command += ["--dtype", "auto", "--tensor-parallel-size", str(gpus or 1)]
     if max_model_len is not None:
         command += ["--max-model-len", str(max_model_len)]
-    if overrides:
-        command += ["--hf-overrides", json.dumps(dict(overrides))]
+    preset = preset_of(folder)
+    corrected = {**(preset.overrides if preset else {}), **(overrides or {})}
+    if corrected:
+        command += ["--hf-overrides", json.dumps(corrected)]
     # What the user has set already stays.
     environment = {name: os.environ.get(name, value) for name, value in environment.items()}
     return LaunchPlan((*command, *extra), environment, host, port, folder.name)
