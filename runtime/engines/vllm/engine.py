@@ -32,9 +32,8 @@ from ....gates.canonical import digest
 from ....gates.control import BAN_BIAS, forced_ids, logit_bias
 from ....gates.evidence import LOG_FLOOR, Evidence
 from ....gates.sentences import SentenceStarts
-from ....gates.vocabulary import Vocabulary
 from ..asking import check_ids, check_length, check_request
-from ..checkpoint import find_model, model_digest, read_config, roles_of
+from ..checkpoint import find_model, load_tokenizer, model_digest, read_config, roles_of
 from ..protocol import EngineError, EngineInfo, Request, Token
 from ..spans import OpenSpans
 from ..tokenizer import TagTokenizer, TextStream
@@ -123,14 +122,14 @@ class VLLMEngine:
         """
         folder = find_model(model)
         config = read_config(folder)
-        tags = Vocabulary.load(vocabulary or folder / "vocabulary.json")
+        tokenizer = load_tokenizer(folder, vocabulary)
+        tags = tokenizer.vocabulary.vocabulary
         if len(tags.columns) > _MOST_COLUMNS:
             raise EngineError(
                 f"vocabulary {tags.name!r} has {len(tags.columns)} tag tokens to read, and vLLM "
                 f"reads at most {_MOST_COLUMNS} a request (logprob_token_ids): give a vocabulary "
                 "file (vocabulary=) with the tags that your policy needs"
             )
-        tokenizer = TagTokenizer.load(folder, tags)
         roles = roles_of(folder, tokenizer, config)
         bos = tokenizer.token(next(iter(roles["bos"]), None))
         template = None if chat is False else ChatTemplate.find(folder, tokenizer)
@@ -348,7 +347,7 @@ class VLLMEngine:
             body = self._question(group) | {"max_tokens": 1, "temperature": 0.0}
             reply = await self._wire.json("POST", COMPLETIONS, body)
             choices = read_choices(reply, len(group), self._questions())
-            return [drawn.belief for (drawn,) in choices]
+            return [list(belief) for ((_, _, belief, _),) in choices]
 
         return await self._grouped(prompts, ask)
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from operator import itemgetter
+from typing import Any, Literal
 
 import orjson
 
@@ -19,18 +21,12 @@ _SERVER_FLOOR = -9999.0
 Finish = Literal["stop", "length"]
 
 
-class Drawn(NamedTuple):
-    """One token as the server reports it."""
-
-    id: int
-    chosen: float
-    """log p of it under the free model, temperature 1."""
-    belief: list[float]
-    """[K] log p of every evidence column at temperature 1, before controls."""
-    finish: Finish | None
+Drawn = tuple[int, float, Sequence[float], Finish | None]
+"""One token as the server reports it: its id; log p of it under the free model at temperature 1;
+[K] log p of every evidence column, the same; why the generation ends with it, if it does."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Questions:
     """What was asked for, against which replies are checked."""
 
@@ -44,6 +40,14 @@ class Questions:
     fingerprint: str | None = None
     """What the server said of itself when it was first asked; None where it says nothing."""
 
+    @cached_property
+    def beliefs(self) -> Callable[[Mapping[str, float]], Sequence[float]]:
+        """Picks the evidence columns out of one position's probabilities."""
+        keys = [key for key, _ in self.columns]
+        if len(keys) == 1:
+            return lambda top: (top[keys[0]],)
+        return itemgetter(*keys)
+
 
 def read_chunk(raw: bytes, asked: Questions) -> list[Drawn]:
     """The tokens of one event of a stream; most often one, none while the prompt is read.
@@ -52,7 +56,12 @@ def read_chunk(raw: bytes, asked: Questions) -> list[Drawn]:
     """
     try:
         chunk = orjson.loads(raw)
-        return _tokens(_choice(chunk, asked), asked)
+        _check_server(chunk, asked)
+        choices = chunk["choices"]
+        if not choices and "usage" in chunk:
+            return []  # a closing account
+        (choice,) = choices
+        return _tokens(choice, asked)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise asked.fault(_what_is_wrong(raw, asked, error)) from None
 
@@ -88,16 +97,6 @@ def read_scores(
         raise asked.fault(f"{detail}, and cannot score text") from None
 
 
-def _choice(chunk: dict[str, Any], asked: Questions) -> dict[str, Any]:
-    """The one choice of a chunk."""
-    _check_server(chunk, asked)
-    choices = chunk["choices"]
-    if not choices and "usage" in chunk:
-        return {"token_ids": [], "finish_reason": None, "logprobs": None}  # a closing account
-    (choice,) = choices
-    return choice
-
-
 def _check_server(reply: Mapping[str, Any], asked: Questions) -> None:
     if reply["model"] != asked.model:
         raise ValueError(f"answers as model {reply['model']!r}, and {asked.model!r} was asked")
@@ -114,23 +113,21 @@ def _tokens(choice: dict[str, Any], asked: Questions) -> list[Drawn]:
             raise ValueError(f"ended the generation ({finish}) without a token")
         return []
     logs = choice["logprobs"]
-    names, own, tops = logs["tokens"], logs["token_logprobs"], logs["top_logprobs"]
-    if not len(ids) == len(own) == len(tops) == len(names):
+    own, tops = logs["token_logprobs"], logs["top_logprobs"]
+    if not len(ids) == len(own) == len(tops):
         raise ValueError(f"sent {len(own)} log-probabilities for {len(ids)} tokens")
     drawn: list[Drawn] = []
-    last = len(ids) - 1
-    for place, (id_, name, log, top) in enumerate(zip(ids, names, own, tops, strict=True)):
-        if name != f"token_id:{id_}" or id_ in asked.forbidden:
-            raise ValueError(_wrong_token(id_, name, asked))
-        belief = [top[key] for key, _ in asked.columns]
-        # One comparison each for what is no number, infinite, or above log 1.
-        if not (log + sum(belief) > -math.inf and log <= HIGHEST and max(belief) <= HIGHEST):
-            raise ValueError("sent a probability that is none")
-        if log <= _SERVER_FLOOR or min(belief) <= _SERVER_FLOOR:
-            log = _log_p(log)
-            belief = [_log_p(value) for value in belief]
-        end = None if finish is None or place < last else _FINISHES[finish]
-        drawn.append(Drawn(id_, log, belief, end))
+    pick = asked.beliefs
+    for id_, log, top in zip(ids, own, tops, strict=True):
+        belief = pick(top)
+        # One comparison each for what is no number, log 0, or above log 1.
+        if not (log + sum(belief) > _SERVER_FLOOR and log <= HIGHEST and max(belief) <= HIGHEST):
+            log, belief = _log_p(log), [_log_p(value) for value in belief]
+        if id_ in asked.forbidden:
+            raise ValueError(f"drew token {id_}, which logit_bias forbids")
+        drawn.append((id_, log, belief, None))
+    if finish is not None:
+        drawn[-1] = (*drawn[-1][:3], _FINISHES[finish])
     return drawn
 
 
@@ -150,12 +147,6 @@ def _log_p(value: Any) -> float:
     if not isinstance(value, float | int) or not -math.inf < value <= HIGHEST:
         raise ValueError(f"sent {value} for a log-probability")
     return LOG_FLOOR if value <= _SERVER_FLOOR else float(value)
-
-
-def _wrong_token(id_: Any, name: Any, asked: Questions) -> str:
-    if id_ in asked.forbidden:
-        return f"drew token {id_}, which logit_bias forbids"
-    return f"sent token {id_} under the name {name!r}"
 
 
 def _what_is_wrong(raw: bytes, asked: Questions, error: Exception) -> str:
