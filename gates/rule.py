@@ -64,8 +64,9 @@ class Rule(FrozenModel):
             raise ValueError("resample needs retries: 1 or more; without one it is prune")
         if self.action is not Action.RESAMPLE and self.retries:
             raise ValueError(f"retries belong to resample; {self.action} has none, drop them")
-        for field in ("back_to", "controls"):
-            if self.action is not Action.RESAMPLE and field in self.model_fields_set:
+        retry = {"back_to": self.back_to != "sentence", "controls": bool(self.controls)}
+        for field, said in retry.items():
+            if said and self.action is not Action.RESAMPLE:
                 raise ValueError(f"{field} belongs to resample; {self.action} has none, drop it")
         for tag, control in self.controls.items():
             if control.kind not in ("ban", "penalise"):

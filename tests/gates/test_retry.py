@@ -103,7 +103,10 @@ def test_tightening_never_loosens():
         ({"controls": {"deceit": "boost(1)"}}, "a retry can only tighten"),
         ({"controls": {"deceit": "bann"}}, "is no control"),
         ({"action": "prune", "retries": 0, "back_to": "line"}, "back_to belongs to resample"),
-        ({"action": "flag", "retries": 0, "controls": {}}, "controls belongs to resample"),
+        (
+            {"action": "flag", "retries": 0, "controls": {"deceit": "ban"}},
+            "controls belongs to resample",
+        ),
     ],
 )
 def test_a_wrong_retry_is_refused_in_one_line(given, said):
