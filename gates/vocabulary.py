@@ -108,6 +108,21 @@ class Vocabulary(_Frozen):
         opens = [column.token for column in self.columns if column.role == "open"]
         if doubled := {token for token in opens if opens.count(token) > 1}:
             raise ValueError(f"token {min(doubled)!r} opens two tags")
+        closes = {tag.close for tag in self.tags if tag.close is not None}
+        twins: dict[str, Tag] = {}
+        for tag in self.tags:
+            if tag.good is None:
+                continue
+            first = twins.setdefault(tag.good, tag)
+            if (tag.scheme, tag.unit) != (first.scheme, first.unit):
+                raise ValueError(
+                    f"tags {first.name!r} and {tag.name!r} share the good token {tag.good!r}, and "
+                    "so need the same scheme and unit"
+                )
+        if doubled := (closes & {*opens}) | (closes & {*twins}) | ({*opens} & {*twins}):
+            raise ValueError(
+                f"token {min(doubled)!r} has two meanings; opening, closing and good tokens differ"
+            )
         return self
 
     @classmethod

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from secateur.gates.canonical import canonical_json, digest
 from secateur.gates.control import ALLOW, BAN, BAN_BIAS, Control, forced_ids, logit_bias
 from secateur.gates.errors import VocabularyError
+from secateur.gates.layout import Layout
 from secateur.gates.vocabulary import Vocabulary
 
 SPAN = {"name": "deceit", "open": "<|d|>", "close": "<|/d|>"}
@@ -41,11 +42,30 @@ def test_two_tags_that_share_one_id_are_refused():
         {"name": "x", "close": "<|/x|>"},
         {**BANDED, "open": "<|x|>"},
         {**BANDED, "bands": BANDED["bands"][::-1]},
+        {**PREFIX, "unit": "span"},
+        {**PREFIX, "scheme": "document", "unit": "span"},
+        {**PREFIX, "good": "<|bad|>"},
+        {**SPAN, "close": "<|d|>"},
     ],
 )
 def test_a_tag_that_does_not_fit_its_scheme_is_refused(tag):
     with pytest.raises(ValidationError):
         Vocabulary.model_validate({"name": "v", "tags": [tag]})
+
+
+@pytest.mark.parametrize("other", [{"unit": "sentence"}, {"scheme": "document"}])
+def test_tags_that_share_their_good_twin_stand_in_the_same_places(other):
+    with pytest.raises(ValidationError, match="'bad' and 'rude' share the good token"):
+        Vocabulary.model_validate({"name": "v", "tags": [PREFIX, {**OTHER, **other}]})
+
+
+def test_a_document_label_may_have_a_good_twin_that_is_a_column_too(make_vocabulary):
+    label = {"name": "fiction", "scheme": "document", "open": "<|fiction|>", "good": "<|fact|>"}
+    bound = make_vocabulary(SPAN, label)
+    assert [column.token for column in bound.vocabulary.columns][1:] == ["<|fiction|>", "<|fact|>"]
+    layout = Layout.of(bound)
+    assert not layout.prefixed
+    assert layout.twins == ((), ())
 
 
 def test_a_shared_good_twin_is_one_column(make_vocabulary):

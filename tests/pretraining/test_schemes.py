@@ -56,7 +56,7 @@ def schemes(draw: st.DrawFn) -> tuple[TagScheme, ...]:
                 unlabelled=draw(st.sampled_from((0.0, 0.3))) if paired else 0.0,
                 rate=draw(st.sampled_from((None, 0.5, 1.0))) if scheme == "marker" else None,
                 bands=draw(st.sampled_from(((), (1,), (1, 2, 3)))),
-                good=draw(st.sampled_from((None, f"<|good {names[0]}|>"))) if paired else None,
+                good=f"<|good {names[0]}|>" if paired and found else None,
             )
         )
         names = names[count:]
@@ -296,6 +296,14 @@ def test_a_document_label_tells_whether_any_line_of_the_agent_is_bad() -> None:
         ({"bands": [2, 1]}, "band levels must rise"),
         ([{"names": ["angry"]}, {"names": ["angry"]}], "'angry' stands twice"),
         ([], "at least 1 item"),
+        ({"scheme": "prefix", "good": "<|angry|>"}, "'<.angry.>' has two meanings"),
+        (
+            [
+                {"names": ["angry"], "scheme": "prefix"},
+                {"names": ["deceit"], "scheme": "prefix", "unit": "sentence"},
+            ],
+            "share the good token",
+        ),
     ],
 )
 def test_a_scheme_that_cannot_be_is_refused_with_the_reason(said: object, fault: str) -> None:
