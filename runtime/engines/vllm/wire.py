@@ -121,8 +121,12 @@ class Feed:
                 raise self._wire.lost(error) from None
             if not data:
                 raise self._wire.lost(None)
-            self._limit = self._wire.patience.stall_s
-            self._due = self._loop.time() + self._limit
+            limit = self._wire.patience.stall_s
+            self._due = self._loop.time() + limit
+            if limit < self._limit:  # the timer was set for the longer wait for the first token
+                self._timer.cancel()
+                self._timer = self._loop.call_at(self._due, self._look)
+            self._limit = limit
             events, ended = self._split(data)
             if events or ended:
                 return events
