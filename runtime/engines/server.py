@@ -129,15 +129,13 @@ def plan_launch(
     gpus: int | None = None,
     threads: int | None = None,
     python: str | None = None,
-    overrides: Mapping[str, object] | None = None,
     extra: Sequence[str] = (),
 ) -> LaunchPlan:
     """The vLLM command for a checkpoint folder (or a shipped model's name).
 
     ``gpus`` are split over by tensor parallelism; None takes one where vLLM was built for GPUs, 0
     means the CPU. ``threads`` bounds a CPU server on a machine that is shared; None binds it to
-    the cores as vLLM sees fit. ``overrides`` correct the model's configuration (presets have
-    some), and ``extra`` is handed to vLLM as it is. Raises :class:`ServerError`.
+    the cores as vLLM sees fit. ``extra`` is handed to vLLM as it is. Raises :class:`ServerError`.
     """
     folder = find_model(model).resolve()
     columns = len(read_vocabulary(folder).columns)
@@ -181,9 +179,8 @@ def plan_launch(
     if max_model_len is not None:
         command += ["--max-model-len", str(max_model_len)]
     preset = preset_of(folder)
-    corrected = {**(preset.overrides if preset else {}), **(overrides or {})}
-    if corrected:
-        command += ["--hf-overrides", json.dumps(corrected)]
+    if preset is not None and preset.overrides:
+        command += ["--hf-overrides", json.dumps(preset.overrides)]
     # What the user has set already stays.
     environment = {name: os.environ.get(name, value) for name, value in environment.items()}
     return LaunchPlan((*command, *extra), environment, host, port, folder.name)
