@@ -25,7 +25,6 @@ import aiohttp
 
 from ...agents.prompt import Text
 from .checkpoint import find_model, load_tokenizer, read_config, roles_of
-from .protocol import EngineError
 from .vllm.wire import base_url
 
 __all__ = ["Check", "Report", "check_server"]

@@ -332,20 +332,28 @@ class VllmServer:
     def _obituary(self) -> str:
         """Why the server died, in one line: what its log says, and what to do."""
         code = self._process.returncode
-        text = self._tail(400)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        remedy = next((said for mark, said in _REMEDIES if re.search(mark, text)), None)
-        if code == -signal.SIGILL or "SIGILL" in text:
-            remedy = "these CPU kernels do not run here; add -- --dtype float32"
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        errors = [line for line in lines if re.search(r"\w(Error|Exception)\b.*:|error:", line)]
-        last = [_unprefixed(line) for line in (errors or lines)[-2:]]
-        said = " / ".join(dict.fromkeys(last)) or "its log is empty"
-        return f"vLLM died ({how}): {said}; {remedy or 'read the log'} ({self.log})"
+        lines = [line.strip() for line in self._tail(400).splitlines() if line.strip()]
+        errors = [line for line in lines if _IS_ERROR.search(line) and not _IS_REMARK.search(line)]
+        if code == -signal.SIGKILL:
+            said = "something killed it, or the kernel did for want of memory"
+            remedy = "lower --max-model-len if memory is short"
+        elif code == -signal.SIGILL or any("SIGILL" in line for line in lines):
+            said = "its kernels do not run on this processor"
+            remedy = "add -- --dtype float32"
+        else:
+            last = [_unprefixed(line) for line in (errors or lines)[-2:]]
+            said = " / ".join(dict.fromkeys(last)) or "its log is empty"
+            why = "\n".join(errors)
+            remedy = next((do for mark, do in _REMEDIES if re.search(mark, why)), "read the log")
+        return f"vLLM died ({how}): {said}; {remedy} ({self.log})"
 
 
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to this machine, whatever proxy the surroundings name."""
+
+_IS_ERROR = re.compile(r"\w(?:Error|Exception)\b.*:|\berror:|\bERROR\b")
+_IS_REMARK = re.compile(r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d ")
 
 _STAGES = (
     ("Starting vLLM server", "opening the port"),
