@@ -137,9 +137,14 @@ def train(
 ) -> None:
     """Train a model from a configuration; the exported model stands in OUT/model."""
     _needs_torch()
+    from transformers.utils import logging as transformers_logging
+
     from .train import TrainConfig
     from .train import train as run
 
+    # Its bars and its advice would come from every process of torchrun.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     with _readable(config):
         chosen = TrainConfig.load(config)
         changes = {"steps": steps, "seed": seed}
@@ -252,6 +257,73 @@ def retag(
             lambda passed: progress.advance(bar, passed),
         )  # fmt: skip
     typer.echo(json.dumps(facts) if as_json else markdown(facts))
+
+
+@app.command()
+def lab(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders of training runs; relabelled-30 stands behind 30 % missed."),
+    ] = None,
+    configs: Annotated[
+        Path | None, typer.Option(help="A folder of configurations: train what is missing first.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Where --configs trains, a folder each.")] = Path(
+        "runs/lab"
+    ),
+    relabel: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1, help="With --configs: also train on corpora relabelled "
+                     "from this posterior on."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Tasks for each figure.")] = 400,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Tasks whose honest runs set the thresholds.")
+    ] = 400,
+    alpha: Annotated[
+        float, typer.Option(help="Share of honest tasks that a threshold may cut.")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(help="Seed of the tasks and of the sampling.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write lab.json, lab.md and missed.svg there.")
+    ] = None,
+) -> None:
+    """Measure trained models: the missed-label curve with its defences, and the objectives."""
+    _needs_torch()
+    if save is not None:
+        _needs_matplotlib()
+    from transformers.utils import logging as transformers_logging
+
+    from .defences import Trial
+    from .lab import find_points, measure, prepare
+    from .labbook import markdown
+    from .labbook import save as write
+
+    transformers_logging.disable_progress_bar()
+    folders = list(models or ())
+    if configs is not None:
+        named = sorted(configs.glob("*.yaml"))
+        if not named:
+            raise PretrainingError(f"{configs}: no configuration there; name a folder of YAMLs")
+        with _readable(configs):
+            folders += prepare(named, runs, relabel, Console(stderr=True).print)
+    if not folders:
+        raise PretrainingError("no model is named; give folders of training runs, or --configs")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    points = find_points(folders)
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("loading", total=None)
+
+        def tell(what: str, done: int, of: int) -> None:
+            progress.update(bar, description=what, completed=done, total=of)
+
+        trial = Trial(n=n, calibration=calibration, alpha=alpha, seed=seed)
+        facts = measure(points, trial, tell)
+    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+    if save is not None:
+        write(facts, save)
 
 
 def _needs_matplotlib() -> None:
