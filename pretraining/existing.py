@@ -80,7 +80,7 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
     if not (folder / "config.json").is_file():
         raise TrainingError(f"{folder}: no model there (no config.json); name a checkpoint folder")
     try:
-        model, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
         stored = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).dtype
@@ -89,6 +89,7 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
         raise TrainingError(
             f"{folder}: transformers cannot load it ({reason}); save the model again"
         ) from error
+    model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         # transformers fills these with random numbers and only warns.
         raise TrainingError(
@@ -104,4 +105,4 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
     if tokens > model.get_input_embeddings().num_embeddings:
         torch.manual_seed(seed)
         model.resize_token_embeddings(tokens)
-    return model, stored or torch.float32
+    return model, stored if isinstance(stored, torch.dtype) else torch.float32

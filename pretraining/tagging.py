@@ -161,8 +161,10 @@ def _ray() -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    here = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
-    ray.init(**here)
+    if "RAY_ADDRESS" in os.environ:
+        ray.init()
+    else:
+        ray.init(include_dashboard=False)
     try:
         yield ray
     finally:
