@@ -175,19 +175,19 @@ class _Probe:
         return f"vLLM {found}"
 
     async def model(self) -> str:
-        """It serves one model, or one by our folder's name."""
-        names = [str(m.get("id")) for m in self.listed]
+        """It serves a model by our folder's name, or from a folder of that name."""
         wanted = self.folder.resolve().name
-        chosen = [m for m in self.listed if m.get("id") == wanted]
-        if not chosen and len(self.listed) == 1:
-            chosen = self.listed
-        if not chosen:
-            raise _Failure(
-                f"it serves {', '.join(names) or 'nothing'} and not {wanted}",
-                f"give --model the folder of what it serves, or serve {wanted}",
-            )
-        self.served = chosen[0]
-        return f"{self.served['id']} stands for {self.folder}"
+        for card in self.listed:
+            stated = (str(card.get("id")), str(card.get("root")))
+            if "id" in card and wanted in [Path(name).name for name in stated]:
+                self.served = card
+                return f"{card['id']} stands for {self.folder}"
+        names = ", ".join(str(card.get("id")) for card in self.listed)
+        raise _Failure(
+            f"it serves {names or 'nothing'} and not {wanted}",
+            f"give --model the folder of what it serves, or start it with --served-model-name "
+            f"{wanted}",
+        )
 
     async def context_length(self) -> str:
         """How many tokens fit."""

@@ -58,7 +58,7 @@ def sglang() -> dict[str, Answer]:
 
 def llamacpp() -> dict[str, Answer]:
     """llama.cpp's completions list the likeliest tokens, in the shape of the chat API."""
-    card = {"id": "seedling.gguf", "object": "model", "created": 1, "owned_by": "llamacpp"}
+    card = {"id": "seedling", "object": "model", "created": 1, "owned_by": "llamacpp"}
     card["meta"] = {"vocab_type": 2, "n_vocab": 800, "n_ctx_train": 1024, "n_embd": 256}
 
     def complete(body: dict[str, Any]) -> Any:

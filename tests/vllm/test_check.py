@@ -65,9 +65,10 @@ async def test_an_address_may_lack_its_scheme_and_name_the_api(vllm_server: Vllm
 
 
 async def test_another_models_folder_is_told_apart(
-    vllm_server: VllmServer, tiny_checkpoint: Path
+    vllm_server: VllmServer, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    report = await check_server(vllm_server.url, tiny_checkpoint)
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "seedling")
+    report = await check_server(vllm_server.url, folder)
     assert not report.ok
     assert "not the one of" in failures(report)["tokenizer"]
 
@@ -78,12 +79,12 @@ async def test_other_weights_behind_the_same_tokenizer_are_told_apart(
     import torch
     from safetensors.torch import load_file, save_file
 
-    shutil.copytree(model_folder, tmp_path, dirs_exist_ok=True)
+    folder = shutil.copytree(model_folder, tmp_path / "seedling")
     weights = load_file(model_folder / "model.safetensors")
     torch.manual_seed(0)
     changed = {name: w + 0.2 * w.std() * torch.randn_like(w) for name, w in weights.items()}
-    save_file(changed, tmp_path / "model.safetensors", {"format": "pt"})
-    report = await check_server(vllm_server.url, tmp_path)
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    report = await check_server(vllm_server.url, folder)
     assert set(failures(report)) == {"weights"}
     assert "other weights" in failures(report)["weights"]
 
@@ -138,7 +139,7 @@ async def test_a_tag_of_two_tokens_is_refused_by_name(vllm_server: VllmServer) -
 async def test_a_server_that_serves_something_else_is_refused(vllm_server: VllmServer) -> None:
     def others(said: dict[str, Any]) -> dict[str, Any]:
         card = said["data"][0]
-        return said | {"data": [card | {"id": "llama"}, card | {"id": "qwen"}]}
+        return said | {"data": [card | {"id": name, "root": name} for name in ("llama", "qwen")]}
 
     async with Proxy(vllm_server.url) as proxy:
         proxy.answers["/v1/models"] = others
