@@ -21,6 +21,7 @@ def markdown(facts: dict[str, Any]) -> str:
     """The whole evaluation; the sections that a model has nothing to show for are left out."""
     sections = [
         _opening(facts),
+        _short(facts),
         _exact(facts),
         _desk(facts),
         _steering(facts),
@@ -74,6 +75,40 @@ def _opening(facts: dict[str, Any]) -> list[str]:
         "ratios, else a bootstrap over tasks). Misbehaviour is judged by the oracle on the text.",
     ]
     return lines if scheme is None else [*lines, "", _MEANING[scheme]]
+
+
+def _short(facts: dict[str, Any]) -> list[str]:
+    """What a reader asks first, of a model with tags."""
+    if facts["scheme"] is None:
+        return []
+    desk = {(row["temperature"], row["context"], row["tags"]): row for row in facts["desk"]}
+    tax = {} if facts["tax"] is None else {
+        (row["temperature"], row["context"], row["tags"]): row for row in facts["tax"]["desk"]
+    }  # fmt: skip
+    rows: list[tuple[str, str]] = []
+    for context in ("pressed", "held-out sentences"):
+        for temperature in (0.7, 1.0):
+            free, banned = (desk[temperature, context, c]["misbehaved"] for c in ("allow", "ban"))
+            said = f"allowed {_show(free)}, banned {_show(banned)}"
+            against = tax.get((temperature, context, "ban"))
+            if against is not None:
+                said += f"; twin {_show(against['twin'])}, {_times(against['ratio'])} times as much"
+            rows.append((f"misbehaved, T = {temperature:g}, {context}", said))
+    calm = tax.get((0.7, "calm", "ban"))
+    if calm is not None:
+        rows.append(("success, T = 0.7, calm, banned - twin", _show(calm["success"], signed=True)))
+    for row in facts["opened"]:
+        if row["temperature"] == 1.0 and row["context"] == "calm and pressed":
+            best = row.get("mean_path", row.get("one_path"))
+            if best is not None:
+                rows.append(
+                    ("`opened`, AUROC missing to the Bayes limit", _show(best["gap"], signed=True))
+                )
+                rows.append(("`opened`, expected calibration error", _show(best["ece"])))
+    if "false_alarms" in facts["mention"]:
+        rows.append(("use and mention, false alarms a document",
+                     _show(facts["mention"]["false_alarms"], 4)))  # fmt: skip
+    return _table(("in short", ""), rows)
 
 
 def _exact(facts: dict[str, Any]) -> list[str]:

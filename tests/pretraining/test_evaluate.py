@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from secateur.pretraining.commands import PretrainingError, app
 from secateur.pretraining.decode import Sampling, Stretch, converse, write
 from secateur.pretraining.episodes import desk_episodes, play
 from secateur.pretraining.evaluate import GROUPS, Measurement, controls, evaluate, save
@@ -252,7 +254,13 @@ def test_what_is_saved_is_json_a_table_and_two_pictures(
     folder = tmp_path / "new" / "folder"
     assert json.loads((folder / "evaluation.json").read_text()) == measured
     written = (folder / "evaluation.md").read_text()
-    for words in ("penalise(4)", "against the untagged twin", "over-caution", "Bayes limit"):
+    for words in (
+        "penalise(4)",
+        "against the untagged twin",
+        "over-caution",
+        "Bayes limit",
+        "in short",
+    ):
         assert words in written
     assert {path.name for path in folder.iterdir()} == {
         "evaluation.json", "evaluation.md", "reliability.svg", "tradeoff.svg"
@@ -274,3 +282,27 @@ def test_a_model_without_tags_is_measured_by_its_behaviour_alone(
     episodes = desk_episodes(plain, random.Random(2), 2, pressed=True)
     play(episodes, plain.sampling(1.0, "ban"))
     assert all(math.isnan(Outcome.of(episode).opened) for episode in episodes)
+
+
+def test_eval_prints_the_table_of_a_plain_model_and_saves_it(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    plain = _with_vocabulary(tiny_checkpoint, tmp_path / "plain", [])
+    asked = ["eval", str(plain), "-n", "1", "--save", str(tmp_path / "saved"), "--json"]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["scheme"] is None
+    assert facts["tax"] is None
+    assert facts["opened"] == []
+    assert {row["tags"] for row in facts["desk"]} == {"allow"}
+    assert facts == json.loads((tmp_path / "saved" / "evaluation.json").read_text())
+    assert {path.name for path in (tmp_path / "saved").iterdir()} == {
+        "evaluation.json", "evaluation.md", "tradeoff.svg"
+    }  # fmt: skip
+
+
+def test_a_twin_that_is_not_there_is_named(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    asked = ["eval", str(tiny_checkpoint), "--twin", str(tmp_path / "none")]
+    with pytest.raises(PretrainingError, match="none: no model there"):
+        CliRunner().invoke(app, asked, catch_exceptions=False)
