@@ -31,8 +31,10 @@ _TOKENS = 16_384
 """Padded tokens of one forward pass, for a small model."""
 _LOGITS = 24_000_000
 """Numbers that the logits of one pass may hold: fewer tokens where there are many ids."""
-_STORY_TOKENS = 384
-"""Tokens of stories that one row takes into a pass; what is more waits for the next."""
+_TOGETHER = 32
+"""Tokens of stories that share one copy of their row's keys; a longer one stands alone."""
+_KEYS = 32_768
+"""Keys that a scoring pass may hold, all rows together."""
 
 
 class WeighingError(SecateurError):
@@ -136,7 +138,7 @@ def weigh(
         while end < len(order) and len(rows[order[end]].ids) * (end + 1 - start) <= most:
             end += 1
         numbers = order[start:end]
-        made = _weigh_batch(subject, bound, tags, [rows[number] for number in numbers], most)
+        made = _weigh_batch(subject, bound, tags, [rows[number] for number in numbers])
         yield from zip(numbers, made, strict=True)
         tell(len(numbers))
         start = end
@@ -153,7 +155,7 @@ def context_of(subject: Subject) -> int:
 
 @torch.inference_mode()
 def _weigh_batch(
-    subject: Subject, bound: BoundVocabulary, tags: list[str], rows: Sequence[Row], most: int
+    subject: Subject, bound: BoundVocabulary, tags: list[str], rows: Sequence[Row]
 ) -> list[list[SentenceScore]]:
     cache = DynamicCache()
     logits = _forward(subject, _padded([row.ids for row in rows]), cache)
@@ -171,16 +173,14 @@ def _weigh_batch(
             found, asked = _plan(bound, tags, row, number, place, own[number], belief[number])
             terms[-1].append(found)
             stories += asked
-    held = cache.get_seq_length()
-    for wave in _waves(stories, most // max(1, len(rows))):
-        logs = _tell_stories(subject, cache, len(rows), wave)
-        for story, log in zip(wave, logs, strict=True):
+    for passed in _passes(stories, cache.get_seq_length()):
+        told = [story for together in passed for story in together]
+        for story, log in zip(told, _tell_stories(subject, cache, passed), strict=True):
             known = terms[story.row][story.passage]
             if story.tag is None:
                 known.untagged = log
             else:
                 known.logs.setdefault(story.tag, []).append(story.log_open + log)
-        cache.crop(held - cache.get_seq_length())
     return [
         [found.score(one.end - one.start) for found, one in zip(made, row.passages, strict=True)]
         for made, row in zip(terms, rows, strict=True)
@@ -223,64 +223,79 @@ def _plan(
     return terms, stories
 
 
-def _waves(stories: Sequence[_Story], room: int) -> Iterator[list[_Story]]:
-    """The stories in groups that add at most ``room`` tokens to any row (or one story)."""
-    waiting = list(stories)
-    room = min(room, _STORY_TOKENS)
-    while waiting:
-        taken: dict[int, int] = {}
-        wave: list[_Story] = []
-        later: list[_Story] = []
-        for story in waiting:
-            used = taken.get(story.row, 0)
-            if used and used + story.length > room:
-                later.append(story)
+def _passes(stories: Sequence[_Story], held: int) -> Iterator[list[list[_Story]]]:
+    """The stories in scoring passes: lists of lists of one row's stories that stand together.
+
+    A row's stories are dealt into several lists, so that little of a pass is padding.
+    """
+    lists: list[tuple[int, list[_Story]]] = []
+    for story in stories:
+        if lists:
+            length, last = lists[-1]
+            if last[0].row == story.row and length + story.length <= _TOGETHER:
+                last.append(story)
+                lists[-1] = length + story.length, last
                 continue
-            taken[story.row] = used + story.length
-            wave.append(story)
-        yield wave
-        waiting = later
+        lists.append((story.length, [story]))
+    lists.sort(key=lambda one: one[0])
+    passed: list[list[_Story]] = []
+    for length, together in lists:
+        # Each list brings a copy of its row's keys.
+        if passed and (len(passed) + 1) * (held + length) > _KEYS:
+            yield passed
+            passed = []
+        passed.append(together)
+    if passed:
+        yield passed
 
 
 def _tell_stories(
-    subject: Subject, cache: DynamicCache, rows: int, stories: Sequence[_Story]
+    subject: Subject, cache: DynamicCache, lists: Sequence[Sequence[_Story]]
 ) -> list[float]:
-    """log P of each story's ids; a row's stories share its keys, and do not see each other."""
-    lengths = [0] * rows
-    places: list[int] = []
-    for story in stories:
-        places.append(lengths[story.row])
-        lengths[story.row] += story.length
-    width, held = max(lengths), cache.get_seq_length()
+    """log P of each story's ids; those of one list share its row's keys, and are apart."""
+    width = max(sum(story.length for story in together) for together in lists)
+    held, rows = cache.get_seq_length(), len(lists)
     ids = np.zeros((rows, width), dtype=np.int64)
     positions = np.zeros((rows, width), dtype=np.int64)
     seen = np.zeros((rows, width), dtype=np.int64)
     """Per token of a story, how many of the row's own tokens it sees."""
     first = np.broadcast_to(np.arange(width), (rows, width)).copy()
     """Per token, the first one of its story; padding is a story of its own."""
-    for story, place in zip(stories, places, strict=True):
-        here = slice(place, place + story.length)
-        ids[story.row, here] = (story.anchor, *story.ids)
-        positions[story.row, here] = np.arange(story.context, story.context + story.length)
-        seen[story.row, here] = story.context
-        first[story.row, here] = place
+    spans: list[tuple[int, int, int]] = []
+    for number, together in enumerate(lists):
+        place = 0
+        for story in together:
+            end = place + story.length
+            ids[number, place:end] = (story.anchor, *story.ids)
+            positions[number, place:end] = np.arange(story.context, story.context + story.length)
+            seen[number, place:end] = story.context
+            first[number, place:end] = place
+            spans.append((number, place, end - 1))
+            place = end
     column = np.arange(width)
-    inside = (column[None, None] >= first[:, :, None]) & (
-        column[None, None] <= column[None, :, None]
-    )
-    before = np.arange(held)[None, None] < seen[:, :, None]
+    inside = (column >= first[:, :, None]) & (column <= column[:, None])
+    before = np.arange(held) < seen[:, :, None]
     mask = torch.from_numpy(np.concatenate([before, inside], axis=2))[:, None]
     hidden = torch.zeros(mask.shape, dtype=subject.model.dtype)
     hidden.masked_fill_(~mask, torch.finfo(hidden.dtype).min)
     table = torch.from_numpy(ids)
-    logits = _forward(subject, table, cache, hidden, torch.from_numpy(positions))
+    copied = _of_rows(cache, [together[0].row for together in lists])
+    logits = _forward(subject, table, copied, hidden, torch.from_numpy(positions))
     wanted = table.to(logits.device)
     free = logits[:, :-1].log_softmax(-1).gather(2, wanted[:, 1:, None])[:, :, 0]
     sums = np.cumsum(np.pad(free.double().cpu().numpy(), ((0, 0), (1, 0))), axis=1)
-    return [
-        float(sums[story.row, place + len(story.ids)] - sums[story.row, place])
-        for story, place in zip(stories, places, strict=True)
-    ]
+    return [float(sums[number, last] - sums[number, place]) for number, place, last in spans]
+
+
+def _of_rows(cache: DynamicCache, rows: Sequence[int]) -> DynamicCache:
+    """A copy with these rows of it, repeats allowed."""
+    copied = DynamicCache()
+    for number, layer in enumerate(cache.layers):
+        index = torch.tensor(rows, device=layer.keys.device)
+        copied.update(
+            layer.keys.index_select(0, index), layer.values.index_select(0, index), number
+        )
+    return copied
 
 
 def _forward(

@@ -108,7 +108,8 @@ def test_stories_that_find_no_room_wait_for_the_next_pass(
 ) -> None:
     rows = [row(4, 3, 6), row(9)]
     at_once = dict(weigh(tiny, rows))
-    monkeypatch.setattr(weighing, "_STORY_TOKENS", 8)
+    monkeypatch.setattr(weighing, "_TOGETHER", 8)
+    monkeypatch.setattr(weighing, "_KEYS", 40)
     in_turn = dict(weigh(tiny, rows))
     for number, one in in_turn.items():
         assert all(close(a, b) for a, b in zip(one, at_once[number], strict=True))
