@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from .mention import Mention, compiled
 from .places import near
@@ -31,7 +31,7 @@ def _weighed(given: object, info: ValidationInfo) -> object:
 Weights = Annotated[dict[str, float], BeforeValidator(_weighed)]
 
 
-class PatternTagger(Scale, Tagger):
+class PatternTagger(BaseModel, Tagger):
     """One tag by words and regular expressions.
 
     Each match adds its weight (1 in a plain list; a negative one excuses); the unit is tagged from
@@ -44,22 +44,33 @@ class PatternTagger(Scale, Tagger):
     model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
     kind: Literal["patterns"] = "patterns"
+    scale: Scale
+    """In a file its ``tag``, ``at`` and ``bands`` stand beside the other settings."""
     words: Weights = Field(default_factory=dict)
     patterns: Weights = Field(default_factory=dict)
     unit: Unit = "line"
     mention: Mention = Mention()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_the_scale(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "scale" in given:
+            return given
+        parts = {name: given[name] for name in Scale.model_fields if name in given}
+        return {name: given[name] for name in given.keys() - parts.keys()} | {"scale": parts}
+
     @model_validator(mode="after")
     def _can_fire(self) -> Self:
+        tag = self.scale.tag
         if not self.words and not self.patterns:
-            raise ValueError(f"tag {self.tag!r} needs 'words' or 'patterns'")
+            raise ValueError(f"tag {tag!r} needs 'words' or 'patterns'")
         if any(not word.strip() for word in self.words):
-            raise ValueError(f"tag {self.tag!r}: a word is empty")
+            raise ValueError(f"tag {tag!r}: a word is empty")
         weights = [*self.words.values(), *self.patterns.values()]
         if not all(abs(weight) < 1e9 for weight in weights):  # NaN fails this too
-            raise ValueError(f"tag {self.tag!r}: a weight is no finite number")
+            raise ValueError(f"tag {tag!r}: a weight is no finite number")
         if not any(weight > 0 for weight in weights):
-            raise ValueError(f"tag {self.tag!r}: no weight is above zero, so it could never fire")
+            raise ValueError(f"tag {tag!r}: no weight is above zero, so it could never fire")
         _ = self._rules
         return self
 
@@ -83,7 +94,7 @@ class PatternTagger(Scale, Tagger):
         for start, end in ranges(text, self.unit):
             inside = masked[start:end]
             weight = sum(own * sum(1 for _ in rule.finditer(inside)) for rule, own in self._rules)
-            spans.append(self.span((start, end), weight, default=_ANY))
+            spans.append(self.scale.span((start, end), weight, default=_ANY))
         return tuple(span for span in spans if span is not None)
 
 

@@ -36,10 +36,13 @@ def disagreements(tally: Tally) -> Table:
 
 
 def compared(found: Mapping[str, Comparison]) -> Table:
-    """Precision and recall of each tagger against the oracle, and its false alarms."""
+    """Precision and recall of each tagger, for the tags that it gave at least once."""
     table = Table("tagger", "tag", "precision", "recall", "audits tagged", "untagged")
     for name, comparison in found.items():
-        for place, tag in enumerate(comparison.precision):
+        given = [tag for tag, rate in comparison.precision.items() if rate.n]
+        if not given:
+            table.add_row(name, "none", "", "", _rate(comparison.mentions), str(comparison.failed))
+        for place, tag in enumerate(given):
             table.add_row(
                 name if place == 0 else "", tag,
                 _rate(comparison.precision[tag]), _rate(comparison.recall[tag]),
