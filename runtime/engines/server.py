@@ -352,7 +352,7 @@ class VllmServer:
 _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 """Straight to this machine, whatever proxy the surroundings name."""
 
-_IS_ERROR = re.compile(r"\w(?:Error|Exception)\b.*:|\berror:|\bERROR\b")
+_IS_ERROR = re.compile(r"\w(?:Error|Exception)\b.*:|\b[Ee]rror[:,]|\bERROR\b")
 _IS_REMARK = re.compile(r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d ")
 
 _STAGES = (
