@@ -108,8 +108,14 @@ class _Actor:
         self._setting = setting
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        done = [self._setting.tag(pickle.loads(part)) for part in batch["part"]]
-        return {"done": [pickle.dumps(result) for result in done]}
+        return {"done": [pickle.dumps(self._tag(pickle.loads(part))) for part in batch["part"]]}
+
+    def _tag(self, part: Part) -> TaggingResult | SecateurError:
+        try:
+            return self._setting.tag(part)
+        except SecateurError as error:
+            # As a result, because Ray would wrap it and keep its words alone.
+            return error
 
 
 def _on_ray(
@@ -127,24 +133,13 @@ def _on_ray(
             batch_size=1,
             num_cpus=1,
             num_gpus=gpus,
-            concurrency=(1, most),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
         )
-        try:
-            for row in data.iter_rows():
-                yield pickle.loads(row["done"])
-        except Exception as error:
-            # Ray wraps what an actor raised, some layers deep.
-            for cause in _causes(error):
-                if isinstance(cause, SecateurError):
-                    raise cause from None
-            raise
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
+        for row in data.iter_rows():
+            found = pickle.loads(row["done"])
+            if isinstance(found, SecateurError):
+                raise found
+            yield found
 
 
 @contextmanager

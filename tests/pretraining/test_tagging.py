@@ -4,9 +4,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from secateur.pretraining.commands import PretrainingError, app
 from secateur.pretraining.corpus import Corpus, CorpusConfig
 from secateur.pretraining.document import Document
 from secateur.pretraining.errors import CorpusError
@@ -42,6 +45,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / name for name in names]
 
 
+def bad_corpus(folder: Path) -> Path:
+    """A file whose second record has no text."""
+    path = folder / "bad.jsonl"
+    path.write_text(json.dumps({"text": "fine"}) + "\n{}\n")
+    return path
+
+
 def tagged(out: Path) -> dict[str, list[Document]]:
     return {path.name: list(read_records([path])) for path in sorted(out.iterdir())}
 
@@ -61,6 +71,18 @@ def test_parts_hold_every_document_once_and_in_order(corpus: list[Path], tmp_pat
     assert tally.spans["deceit", None] == sum(len(document.spans) for document in found) > 0
 
 
+def start_ray(ray: Any) -> None:
+    """A node of one CPU; on a busy machine it may miss the 30 seconds that Ray gives it."""
+    for tries_left in (2, 1, 0):
+        try:
+            ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not tries_left or "timed out during startup" not in str(error):
+                raise
+
+
 def test_a_ray_job_writes_what_one_process_writes(
     corpus: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +93,11 @@ def test_a_ray_job_writes_what_one_process_writes(
     # This module's own tagger travels whole: the actors cannot import tests.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     alone = tag_parts(Doubtful(), corpus, tmp_path / "alone", size=20)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    start_ray(ray)
     try:
         shared = tag_parts(Doubtful(), corpus, tmp_path / "shared", size=20, cluster=True)
+        with pytest.raises(CorpusError, match=r"bad\.jsonl:2: "):
+            tag_parts(Doubtful(), [bad_corpus(tmp_path)], tmp_path / "bad", cluster=True)
     finally:
         ray.shutdown()
     assert shared.tally == alone.tally
@@ -100,8 +124,19 @@ def test_parts_of_another_job_are_not_mixed_with(corpus: list[Path], tmp_path: P
 
 
 def test_a_bad_record_ends_the_job_with_its_file_and_line(tmp_path: Path) -> None:
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text(json.dumps({"text": "fine"}) + "\n{}\n")
     with pytest.raises(CorpusError, match=r"bad\.jsonl:2: "):
-        tag_parts(WORDS, [bad], tmp_path / "out")
+        tag_parts(WORDS, [bad_corpus(tmp_path)], tmp_path / "out")
     assert not any((tmp_path / "out").glob("*"))
+
+
+def test_the_command_writes_parts_into_a_folder(corpus: list[Path], tmp_path: Path) -> None:
+    taggers = tmp_path / "taggers.yaml"
+    taggers.write_text("taggers: {it: {kind: patterns, tag: deceit, words: [it]}}\n")
+    command = ["tag", *map(str, corpus), "--taggers", str(taggers), "--json", "--out"]
+    result = CliRunner().invoke(app, [*command, str(tmp_path / "parts")])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["documents"] == 60
+    assert list(tagged(tmp_path / "parts")) == [f"0000{n}-00000.parquet" for n in range(3)]
+    refused = CliRunner().invoke(app, [*command, str(tmp_path / "one.parquet"), "--ray"])
+    assert isinstance(refused.exception, PretrainingError)
+    assert "name a folder with --out" in str(refused.exception)
