@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -10,6 +11,7 @@ from ..agents.prompt import Special, Text
 from ..gates.vocabulary import Vocabulary
 from .corpus import Corpus, CorpusConfig, Objective
 from .document import BOS, EOS, PAD
+from .reader import read_records
 
 __all__ = ["Encoder", "save_vocabulary", "specials", "train_tokenizer"]
 
@@ -51,9 +53,12 @@ def train_tokenizer(config: CorpusConfig, size: int, sample: int = 12_000) -> To
 
 
 def _plain_text(config: CorpusConfig, sample: int) -> Iterator[str]:
-    whole = config.model_copy(update={"objective": Objective.PLAIN})
-    for found in Corpus(whole).documents(0 if config.files else config.growing, sample):
-        yield found.plain
+    if config.files:
+        found = islice(read_records(config.files), sample)
+    else:
+        whole = config.model_copy(update={"objective": Objective.PLAIN})
+        found = Corpus(whole).documents(config.growing, sample)
+    return (document.plain for document in found)
 
 
 class Encoder:
