@@ -99,6 +99,21 @@ async def test_local_and_server_agree_on_greedy_text_and_temptations(
         assert found == pytest.approx(expected, abs=SAME)
 
 
+async def test_the_samplers_own_probabilities_are_bounded_closely_from_above(
+    served: VLLMEngine, local: LocalEngine
+):
+    requests = [ask(served, temperature=0.7, max_tokens=1, seed=seed) for seed in range(6)]
+    (exact,) = await read(local, ask(local, temperature=0.7, max_tokens=1))
+    assert exact.sampler is not None
+    expected = np.exp(exact.sampler)
+    found: list[np.ndarray] = []
+    for (token,) in [await read(served, request) for request in requests]:
+        assert token.sampler is not None
+        found.append(np.exp(token.sampler))
+        assert (found[-1] >= expected - 1e-6).all()
+    assert (np.min(found, axis=0) - expected).max() < 0.01
+
+
 async def test_both_engines_bind_the_same_model_tokenizer_and_vocabulary(
     served: VLLMEngine, local: LocalEngine
 ):

@@ -41,6 +41,7 @@ from ..writing import Writing
 from .chat import ChatTemplate
 from .identity import Identity, identify
 from .replies import Questions, read_choices, read_chunk, read_scores
+from .tempering import tempering
 from .wire import COMPLETIONS, Patience, Wire
 
 __all__ = ["VLLMEngine"]
@@ -63,9 +64,9 @@ class VLLMEngine:
     padding, the beginning of a document, and a closing tag whose tag is not open. When a tag opens
     or closes the server stops there, and is asked to go on from the accepted text.
 
-    ``Token.sampler`` is always None: the server does not say what temperature and top-p make of
-    the free model's distribution, so over it ``opened`` and ``rate`` read the belief at
-    temperature 1. Sample at temperature 1 where they must be exact.
+    ``Token.sampler`` is the highest that a temptation can be at the sampler's temperature and
+    top-p: the server does not say all that is needed for more (see :mod:`.tempering`). It is
+    exact at temperature 1 without top-p, where it is None.
 
     Use :meth:`connect`, and :meth:`aclose` when done.
     """
@@ -99,6 +100,7 @@ class VLLMEngine:
             for id_, column in zip(bound.column_ids, bound.vocabulary.columns, strict=True)
         )
         self._column_ids = bound.column_ids
+        self._column_set = frozenset(bound.column_ids)
 
     @classmethod
     def connect(
@@ -198,6 +200,7 @@ class VLLMEngine:
         writing = Writing(self._tokenizer, request.sampling, self._eos)
         spans = OpenSpans(self._info.vocabulary, text)
         bias = logit_bias(request.controls, self._info.vocabulary)
+        temper = tempering(request.sampling, self._column_set, self._width)
         segment = 0
         while True:
             await self._verify(_SAME_FOR)
@@ -218,8 +221,9 @@ class VLLMEngine:
                         turned = spans.follow(id_)
                         ends = ends or (None if turned else finish)
                         text.append(id_)
+                        hazards = temper and temper(id_, chosen, belief)
                         try:
-                            yield Token(id_, written, chosen, belief, None, ends)
+                            yield Token(id_, written, chosen, belief, hazards, ends)
                         except GeneratorExit:
                             request.usage.generated += _count(feed.arrived(), asked)
                             raise
