@@ -20,9 +20,9 @@ from secateur.gates.readings import read
 from secateur.models.presets import Preset, PresetError, preset_of, presets
 from secateur.runtime.cli import app
 from secateur.runtime.engines.checkpoint import find_model, load_checkpoint
+from secateur.runtime.engines.launch import plan_launch
 from secateur.runtime.engines.local import LocalEngine
 from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
-from secateur.runtime.engines.server import plan_launch
 
 torch.set_num_threads(1)
 VERIFIED = [preset for preset in presets().values() if preset.unverified is None]

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..engines.server import VllmServer, plan_launch
+from ..engines.launch import plan_launch
+from ..engines.server import VllmServer
 from ..settings import Settings
 
 if TYPE_CHECKING:

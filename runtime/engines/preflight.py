@@ -10,12 +10,11 @@ judged by what it does, not by its name.
 
 import asyncio
 import importlib.util
-import json
 import math
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +22,16 @@ from typing import Any
 
 import aiohttp
 
-from ...agents.prompt import Text
-from .checkpoint import find_model, load_tokenizer, read_config, roles_of
+from .checkpoint import find_model
+from .probe import PROBE_TEXT, TIMEOUT_S, USE_VLLM, Failure, Probe
 from .vllm.wire import base_url
 
 __all__ = ["Check", "Report", "check_server"]
 
-_TEXT = (
-    "Restart web at 10:45; the totals are 0123456789 and 3.14 [3, 1, 2].\nIt's up – a naïve café?"
-)
-"""Digits, punctuation, a line end and letters that byte-level tokenizers split."""
-_TIMEOUT_S = 60.0
 _SETTLE_S = 10.0
 _NEAR = 0.05
 """Nats by which two readings of the same log-probability may differ on one server (bfloat16)."""
 _LOCAL_WEIGHTS_BYTES = 2 << 30  # larger models are not loaded for a comparison
-_USE_VLLM = "serve the model with vLLM (secateur engine serve MODEL)"
 _KNOWN = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "library": "Ollama"}
 """Servers by what /v1/models says of the owner."""
 
@@ -52,7 +45,7 @@ class Check:
     detail: str
     remedy: str | None = None
     required: bool = True
-    """Whether the gate can do without it."""
+    """False where the gate can do without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +71,9 @@ async def check_server(url: str, model: str | Path) -> Report:
     key = os.environ.get("VLLM_API_KEY")
     async with aiohttp.ClientSession(
         headers={"authorization": f"Bearer {key}"} if key else {},
-        timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
     ) as session:
-        probe = _Probe(address, session, find_model(model))
+        probe = _Checks(address, session, find_model(model))
         checks: list[Check] = []
         for name, look, required, needs in probe.plan():
             missing = next((c.name for c in checks if c.name in needs and not c.ok), None)
@@ -91,35 +84,16 @@ async def check_server(url: str, model: str | Path) -> Report:
                 continue
             try:
                 checks.append(Check(name, True, await look(), None, required))
-            except _Failure as wrong:
+            except Failure as wrong:
                 checks.append(Check(name, False, wrong.detail, wrong.remedy, required))
     return Report(address, tuple(checks))
 
 
-class _Failure(Exception):  # noqa: N818 - it is an answer
-    """A check that failed."""
-
-    def __init__(self, detail: str, remedy: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.remedy = remedy
-
-
-class _Probe:
+class _Checks(Probe):
     """The checks, and what they learn on the way."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession, folder: Path) -> None:
-        self.url = url
-        self.session = session
-        self.folder = folder
-        self.tokenizer = load_tokenizer(folder)
-        self.columns = self.tokenizer.vocabulary.column_ids
-        config = read_config(folder)
-        self.length: int | None = config.get("max_position_embeddings")
-        self.text = self.tokenizer.encode([Text(_TEXT)])
-        self.prompt = [*roles_of(folder, self.tokenizer, config)["bos"][:1], *self.text]
-        self.served: dict[str, Any] = {}
-        self.server = "this server"
+        super().__init__(url, session, folder)
         self.context = 0
         self.free: list[float] = []
         """log p of every column after the prompt, nothing banned."""
@@ -150,11 +124,11 @@ class _Probe:
     async def reachable(self) -> str:
         """Something answers with a list of models."""
         began = time.monotonic()
-        listed = await self._json("GET", "/v1/models")
+        listed = await self.json("GET", "/v1/models")
         models = listed.get("data")
         if not isinstance(models, list) or not all(isinstance(m, dict) for m in models):
-            raise _Failure(
-                "no OpenAI server: /v1/models lists nothing", f"check the URL, or {_USE_VLLM}"
+            raise Failure(
+                "no OpenAI server: /v1/models lists nothing", f"check the URL, or {USE_VLLM}"
             )
         self.listed: list[dict[str, Any]] = models
         owners = {str(m.get("owned_by")) for m in models}
@@ -165,11 +139,11 @@ class _Probe:
     async def version(self) -> str:
         """Which vLLM it is."""
         try:
-            found = (await self._json("GET", "/version")).get("version")
-        except _Failure:
+            found = (await self.json("GET", "/version")).get("version")
+        except Failure:
             found = None
         if not isinstance(found, str) or self.server != "vLLM":
-            raise _Failure(
+            raise Failure(
                 f"{self.server} is not known to be vLLM", "the checks below say what it lacks"
             )
         return f"vLLM {found}"
@@ -183,7 +157,7 @@ class _Probe:
                 self.served = card
                 return f"{card['id']} stands for {self.folder}"
         names = ", ".join(str(card.get("id")) for card in self.listed)
-        raise _Failure(
+        raise Failure(
             f"it serves {names or 'nothing'} and not {wanted}",
             f"give --model the folder of what it serves, or start it with --served-model-name "
             f"{wanted}",
@@ -196,9 +170,9 @@ class _Probe:
             meta = self.served.get("meta")
             length = meta.get("n_ctx_train") if isinstance(meta, dict) else None
         if not isinstance(length, int) or length < 1:
-            raise _Failure("/v1/models does not say max_model_len", _USE_VLLM)
+            raise Failure("/v1/models does not say max_model_len", USE_VLLM)
         if self.length is not None and length > self.length:
-            raise _Failure(
+            raise Failure(
                 f"the server takes {length} tokens, and the model was made for {self.length}",
                 "serve it with a lower --max-model-len",
             )
@@ -207,7 +181,7 @@ class _Probe:
 
     async def same_tokenizer(self) -> str:
         """The server splits a text as our folder's tokenizer does."""
-        theirs = await self._tokenize(_TEXT)
+        theirs = await self.tokenize(PROBE_TEXT)
         if theirs != self.text:
             at = next(
                 (
@@ -217,7 +191,7 @@ class _Probe:
                 ),
                 min(len(theirs), len(self.text)),
             )
-            raise _Failure(
+            raise Failure(
                 f"the server's tokenizer is not the one of {self.folder}: token {at} of a test "
                 f"text is {theirs[at : at + 1]} there and {self.text[at : at + 1]} here",
                 "serve the same folder, or give --model the folder that is served",
@@ -227,39 +201,39 @@ class _Probe:
     async def single_tokens(self) -> str:
         """Every tag token is one token there, with our id."""
         ids = self.tokenizer.vocabulary.ids
-        if await self._tokenize("".join(ids)) == list(ids.values()):
+        if await self.tokenize("".join(ids)) == list(ids.values()):
             return f"{len(ids)} tag tokens are one token each, with our ids"
         for literal, ours in ids.items():
-            theirs = await self._tokenize(literal)
+            theirs = await self.tokenize(literal)
             if theirs != [ours]:
-                raise _Failure(
+                raise Failure(
                     f"{literal} is {theirs} on the server and [{ours}] here",
                     "serve the folder with the tokenizer that the model was pretrained with; a tag "
                     "must be one special token in tokenizer.json",
                 )
-        raise _Failure(
+        raise Failure(
             "tag tokens melt together on the server when they stand side by side",
             'list them in tokenizer.json\'s added_tokens with "special": true',
         )
 
     async def temptations(self) -> str:
         """The log-probability of every tag comes with every token."""
-        self.free = await self._read_columns()
+        self.free = await self.read_columns()
         most = max(math.exp(value) for value in self.free)
         return f"{len(self.free)} tag tokens read at every position (here at most p = {most:.2g})"
 
     async def raw_logprobs(self) -> str:
         """Banning and cooling do not change what is reported: it is taken before the bias."""
         if any(value > 1e-4 for value in self.free):
-            raise _Failure(
+            raise Failure(
                 f"log-probabilities above 0 ({max(self.free):.2f}): these are logits",
                 "start vLLM with --logprobs-mode raw_logprobs",
             )
         bias = {str(id_): -100 for id_ in self.columns}
-        banned = await self._read_columns(logit_bias=bias, temperature=0.4, top_p=0.9)
+        banned = await self.read_columns(logit_bias=bias, temperature=0.4, top_p=0.9)
         worst = max(abs(after - before) for before, after in zip(self.free, banned, strict=True))
         if worst > _NEAR:
-            raise _Failure(
+            raise Failure(
                 f"a ban and a lower temperature change the reported log-probabilities by "
                 f"{worst:.2f}: they are taken after the bias, and a banned tag cannot be seen",
                 "start vLLM with --logprobs-mode raw_logprobs",
@@ -269,54 +243,52 @@ class _Probe:
     async def controls(self) -> str:
         """logit_bias bans and forces."""
         forced = self.columns[0]
-        reply = await self._complete(logit_bias={str(forced): 100}, temperature=0, max_tokens=1)
-        if self._tokens(reply) != [forced]:
-            raise _Failure(
-                "a tag boosted by logit_bias 100 was not sampled: logit_bias is ignored", _USE_VLLM
+        reply = await self.complete(logit_bias={str(forced): 100}, temperature=0, max_tokens=1)
+        if self.tokens(reply) != [forced]:
+            raise Failure(
+                "a tag boosted by logit_bias 100 was not sampled: logit_bias is ignored", USE_VLLM
             )
-        reply = await self._complete(
+        reply = await self.complete(
             logit_bias={str(forced): -100}, temperature=1, max_tokens=16, ignore_eos=True
         )
-        if forced in self._tokens(reply):
-            raise _Failure("a tag banned by logit_bias -100 was sampled", _USE_VLLM)
+        if forced in self.tokens(reply):
+            raise Failure("a tag banned by logit_bias -100 was sampled", USE_VLLM)
         return "logit_bias bans and forces a tag"
 
     async def token_ids(self) -> str:
         """Replies carry the ids of what was sampled."""
-        reply = await self._complete(max_tokens=4, temperature=0, ignore_eos=True)
-        found = self._tokens(reply)
+        reply = await self.complete(max_tokens=4, temperature=0, ignore_eos=True)
+        found = self.tokens(reply)
         if len(found) != 4:
-            raise _Failure(f"4 tokens were asked for, and {len(found)} ids came", _USE_VLLM)
+            raise Failure(f"4 tokens were asked for, and {len(found)} ids came", USE_VLLM)
         return "replies carry token ids"
 
     async def score(self) -> str:
         """The server scores given text."""
-        values = await self._own_log_probs()
+        values = await self.own_log_probs()
         return f"prompt_logprobs of {len(values)} tokens, {sum(values):.2f} nats in all"
 
     async def seeds(self) -> str:
         """The same seed gives the same text, another one another."""
         texts = [
-            tuple(self._tokens(await self._complete(max_tokens=12, seed=seed, ignore_eos=True)))
+            tuple(self.tokens(await self.complete(max_tokens=12, seed=seed, ignore_eos=True)))
             for seed in (7, 7, 8, 9, 10)
         ]
         if texts[0] != texts[1]:
-            raise _Failure(
+            raise Failure(
                 "the same seed gave two different texts", "let other requests end, and check again"
             )
         if len(set(texts)) == 1:
-            raise _Failure("every seed gives the same text: seeds are ignored", _USE_VLLM)
+            raise Failure("every seed gives the same text: seeds are ignored", USE_VLLM)
         return "a seed gives its text again"
 
     async def weights(self) -> str:
         """The server's numbers are those of our folder's weights."""
         if importlib.util.find_spec("torch") is None:
-            raise _Failure(
-                "not compared with the folder's weights", "pip install 'secateur[local]'"
-            )
+            raise Failure("not compared with the folder's weights", "pip install 'secateur[local]'")
         size = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
         if size > _LOCAL_WEIGHTS_BYTES:
-            raise _Failure(
+            raise Failure(
                 f"not compared: the weights are {size / 2**30:.0f} GiB",
                 "compare their digest where they are served",
             )
@@ -327,10 +299,10 @@ class _Probe:
             ours = (await local.annotate(self.prompt)).chosen[1:].tolist()
         finally:
             await local.aclose()
-        theirs = await self._own_log_probs()
+        theirs = await self.own_log_probs()
         mean = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
         if mean > _NEAR:
-            raise _Failure(
+            raise Failure(
                 f"log-probabilities differ from those of {self.folder} by {mean:.2f} a token: "
                 "these are other weights",
                 "serve the same folder, or give --model the folder that is served",
@@ -340,10 +312,10 @@ class _Probe:
     async def prefix_cache(self) -> str:
         """Asking again from an accepted prefix is cheap."""
         found = re.search(
-            r'cache_config_info\{[^}]*enable_prefix_caching="(\w+)"', await self._metrics()
+            r'cache_config_info\{[^}]*enable_prefix_caching="(\w+)"', await self.metrics()
         )
         if found is None or found[1] != "True":
-            raise _Failure(
+            raise Failure(
                 "the server does not say that its prefix cache is on",
                 "start vLLM with --enable-prefix-caching, or every switch costs a whole prefill",
             )
@@ -351,32 +323,32 @@ class _Probe:
 
     async def aborts(self) -> str:
         """Closing a stream stops the generation."""
-        before = await self._metrics()
+        before = await self.metrics()
         want = max(8, min(512, (self.context or 512) - len(self.prompt) - 1))
         read = 0
-        async with aclosing(self._stream(want)) as stream:
+        async with aclosing(self.stream(want)) as stream:
             async for _ in stream:
                 read += 1
                 if read == 3:
                     break
         if _GENERATED not in before:
-            raise _Failure(
+            raise Failure(
                 "no /metrics, so nobody sees whether a closed stream stops generation",
                 "start vLLM without --disable-log-stats",
             )
-        spent, last = _generated(await self._metrics()), -1.0
+        spent, last = _generated(await self.metrics()), -1.0
         deadline = time.monotonic() + _SETTLE_S
         while spent != last:
             if time.monotonic() > deadline:
-                raise _Failure(
+                raise Failure(
                     "other requests are generating, so nobody sees whether a closed one stopped",
                     "check again when the server is idle",
                 )
             await asyncio.sleep(0.2)
-            spent, last = _generated(await self._metrics()), spent
+            spent, last = _generated(await self.metrics()), spent
         spent -= _generated(before)
         if spent >= want:
-            raise _Failure(
+            raise Failure(
                 f"a stream of {want} closed after {read} tokens ran on to its end",
                 "let the gateway between here and vLLM pass on closed connections",
             )
@@ -385,129 +357,11 @@ class _Probe:
     async def latency(self) -> str:
         """Time to the first token, and between tokens."""
         began = time.monotonic()
-        times = [time.monotonic() - began async for _ in self._stream(33)]
+        times = [time.monotonic() - began async for _ in self.stream(33)]
         if len(times) < 2:
-            raise _Failure("a stream of 33 tokens came in one piece", "check a proxy's buffering")
+            raise Failure("a stream of 33 tokens came in one piece", "check a proxy's buffering")
         each = (times[-1] - times[0]) / (len(times) - 1)
         return f"first token after {1000 * times[0]:.0f} ms, then {1000 * each:.1f} ms a token"
-
-    # The wire
-
-    async def _read_columns(self, **changes: Any) -> list[float]:
-        """log p of every column after the prompt, as one reply says."""
-        reply = await self._complete(
-            max_tokens=1,
-            logprobs=len(self.columns),
-            logprob_token_ids=self.columns,
-            return_tokens_as_token_ids=True,
-            **changes,
-        )
-        lacks = (
-            f"{self.server} does not answer logprob_token_ids (log-probabilities of named tokens)"
-        )
-        match reply:
-            case {"logprobs": {"top_logprobs": [dict(top), *_]}}:
-                pass
-            case _:
-                raise _Failure(lacks, _USE_VLLM)
-        try:
-            values = [float(top[f"token_id:{id_}"]) for id_ in self.columns]
-        except (KeyError, TypeError, ValueError):
-            raise _Failure(lacks, _USE_VLLM) from None
-        if not all(math.isfinite(value) for value in values):
-            raise _Failure("a log-probability is not a finite number", "check the model's weights")
-        return values
-
-    async def _own_log_probs(self) -> list[float]:
-        """log p of every prompt token but the first."""
-        reply = await self._complete(max_tokens=1, prompt_logprobs=0)
-        rows = reply.get("prompt_logprobs")
-        if not isinstance(rows, list) or len(rows) != len(self.prompt):
-            raise _Failure(
-                f"{self.server} does not answer prompt_logprobs, which the posterior reading needs",
-                _USE_VLLM,
-            )
-        try:
-            values = [
-                float(row[str(id_)]["logprob"])
-                for row, id_ in zip(rows[1:], self.prompt[1:], strict=True)
-            ]
-        except (KeyError, TypeError, ValueError):
-            raise _Failure("prompt_logprobs do not name the prompt's tokens", _USE_VLLM) from None
-        if not all(math.isfinite(value) for value in values):
-            raise _Failure("a prompt log-probability is not finite", "check the model's weights")
-        return values
-
-    def _tokens(self, reply: dict[str, Any]) -> list[int]:
-        found = reply.get("token_ids")
-        if not isinstance(found, list):
-            raise _Failure(
-                f"{self.server} does not answer return_token_ids (the ids of what was sampled)",
-                _USE_VLLM,
-            )
-        return found
-
-    async def _complete(self, **changes: Any) -> dict[str, Any]:
-        reply = await self._json("POST", "/v1/completions", self._body(**changes))
-        match reply:
-            case {"choices": [dict(choice), *_]}:
-                return choice
-        raise _Failure("a completion without choices", _USE_VLLM)
-
-    def _body(self, **changes: Any) -> dict[str, Any]:
-        fixed = {"model": self.served["id"], "prompt": self.prompt, "return_token_ids": True}
-        return {**fixed, "temperature": 1.0, "seed": 1, **changes}
-
-    async def _stream(self, tokens: int) -> AsyncGenerator[bytes, None]:
-        body = self._body(max_tokens=tokens, ignore_eos=True, stream=True)
-        try:
-            async with self.session.post(f"{self.url}/v1/completions", json=body) as reply:
-                if reply.status >= 400:
-                    raise _refused(reply.status, await reply.text())
-                async for line in reply.content:
-                    if line.startswith(b"data: {"):
-                        yield line
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
-
-    async def _tokenize(self, text: str) -> list[int]:
-        asked = {"model": self.served["id"], "prompt": text, "add_special_tokens": False}
-        try:
-            found = (await self._json("POST", "/tokenize", asked)).get("tokens")
-        except _Failure as wrong:
-            raise _Failure(
-                f"{self.server} does not say how it splits text: {wrong.detail}", _USE_VLLM
-            ) from None
-        if not isinstance(found, list):
-            raise _Failure(f"{self.server} does not say how it splits text (/tokenize)", _USE_VLLM)
-        return found
-
-    async def _metrics(self) -> str:
-        try:
-            async with self.session.get(f"{self.url}/metrics") as reply:
-                return await reply.text() if reply.status == 200 else ""
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
-
-    async def _json(
-        self, method: str, path: str, body: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        try:
-            async with self.session.request(method, self.url + path, json=body) as reply:
-                text = await reply.text()
-                if reply.status >= 400:
-                    raise _refused(reply.status, text, path)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise _Failure(
-                f"{path} does not answer with a JSON object", f"check the URL, or {_USE_VLLM}"
-            )
-        return found
 
 
 _GENERATED = "vllm:generation_tokens_total"
@@ -517,27 +371,3 @@ def _generated(metrics: str) -> float:
     """Tokens generated so far, summed over the engines of one server."""
     values = re.findall(rf"^{_GENERATED}\{{[^}}]*\}} (\S+)$", metrics, re.MULTILINE)
     return sum(map(float, values))
-
-
-def _refused(status: int, text: str, path: str = "/v1/completions") -> _Failure:
-    try:
-        said = json.loads(text)
-        said = said.get("error", said)
-        said = said.get("message", said) if isinstance(said, dict) else said
-    except (ValueError, AttributeError):
-        said = text
-    line = " ".join(str(said).split())[:200]
-    if status in (401, 403):
-        return _Failure(f"{path} wants a key ({status})", "set VLLM_API_KEY to the server's key")
-    if "logprob" in line and "max allowed" in line:
-        return _Failure(line, "start vLLM with a higher --max-logprobs, or keep fewer tags")
-    if status == 404:
-        return _Failure(f"there is no {path} ({status}: {line})", _USE_VLLM)
-    return _Failure(f"{path} refused ({status}): {line}", f"read the server's log, or {_USE_VLLM}")
-
-
-def _unreachable(url: str, error: Exception) -> _Failure:
-    if isinstance(error, TimeoutError):
-        return _Failure(f"no answer within {_TIMEOUT_S:.0f} s", "see whether the server is stuck")
-    line = " ".join(str(error).split()) or type(error).__name__
-    return _Failure(line, f"start a server (secateur engine serve MODEL), or correct the URL {url}")

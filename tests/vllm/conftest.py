@@ -8,13 +8,8 @@ from typing import NoReturn
 
 import pytest
 
-from secateur.runtime.engines.server import (
-    LaunchPlan,
-    ServerError,
-    VllmServer,
-    find_vllm,
-    plan_launch,
-)
+from secateur.runtime.engines.launch import LaunchPlan, ServerError, find_vllm, plan_launch
+from secateur.runtime.engines.server import VllmServer
 
 MODEL = "seedling"
 

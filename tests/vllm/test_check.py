@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from secateur.runtime.engines.launch import LaunchPlan
 from secateur.runtime.engines.preflight import Report, check_server
 from secateur.runtime.engines.protocol import EngineError
-from secateur.runtime.engines.server import LaunchPlan, VllmServer
+from secateur.runtime.engines.server import VllmServer
 
 from . import strangers
 from .proxy import Proxy

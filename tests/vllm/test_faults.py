@@ -15,8 +15,9 @@ from secateur.agents.builtin import load_agent
 from secateur.agents.prompt import Special, Text
 from secateur.agents.thought import Status
 from secateur.runtime.agent import Agent
+from secateur.runtime.engines.launch import LaunchPlan
 from secateur.runtime.engines.protocol import Engine, EngineError, Request, Sampling, Token
-from secateur.runtime.engines.server import LaunchPlan, VllmServer
+from secateur.runtime.engines.server import VllmServer
 from secateur.runtime.engines.vllm import Patience, VLLMEngine
 from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import RunStatus
