@@ -6,7 +6,6 @@ preset's name.
 """
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -107,12 +106,10 @@ class Preset(BaseModel):
 @cache
 def presets() -> dict[str, Preset]:
     """All presets by name."""
-    folder = files(__package__) / "presets"
     found = {}
-    for file in sorted(folder.iterdir(), key=lambda file: file.name):
-        name = file.name.removesuffix(".yaml")
+    for file in sorted((Path(__file__).parent / "presets").glob("*.yaml")):
         described = yaml.safe_load(file.read_text("utf-8"))
-        found[name] = Preset.model_validate({"name": name, **described})
+        found[file.stem] = Preset.model_validate({"name": file.stem, **described})
     return found
 
 
