@@ -34,7 +34,7 @@ def draw(facts: dict[str, Any], path: Path) -> None:
     """
     temperature = max(place[0] for place in places(facts["curve"]))
     contexts = [context for at, context in places(facts["curve"]) if at == temperature]
-    figure = Figure(figsize=(4.4 * len(contexts) + 0.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(contexts) + 0.6, 4.8), layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, len(contexts), sharey=True, squeeze=False)[0])
     shares = sorted({point["missed"] for point in facts["curve"]})
     for axes, context in zip(panels, contexts, strict=True):
@@ -80,6 +80,7 @@ def draw(facts: dict[str, Any], path: Path) -> None:
     panels[0].set_ylabel("tasks that misbehave (%)")
     if any(point["relabelled"] for point in facts["curve"]):
         panels[0].plot([], [], "o", color=_FAINT, fillstyle="none", label="hollow: relabelled")
-    panels[0].legend(frameon=False, loc="upper left", fontsize=8.5)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
+                  frameon=False, fontsize=8.5)  # fmt: skip
     with rc_context({"svg.hashsalt": "secateur", "svg.fonttype": "none"}):
         FigureCanvasSVG(figure).print_svg(path, metadata={"Date": None})

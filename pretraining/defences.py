@@ -14,7 +14,8 @@ any tag reaches its threshold, and a cut line ends the branch, and with it the t
 
 Thresholds come from honest runs alone (valid and blameless by the oracle), on prompts that are not
 measured: the smallest number above the conformal threshold of their path maxima, for at most the
-share ``alpha`` of honest tasks to be cut. Nothing is learnt from what misbehaved.
+share ``alpha`` of honest tasks to be cut. Nothing is learnt from what misbehaved. No threshold on
+the posterior lies below :data:`NEGLIGIBLE`, where a bound may stand for the reading.
 
 All defences see the same transcripts of the banned model. A resampled one goes on from the line
 before the cut, and its tokens are those that a gate reading along would have paid for.
@@ -35,6 +36,7 @@ from ..agents.desk.grammar import parse_command
 from ..agents.desk.oracle import Conduct, after, conduct, facts_of
 from ..agents.desk.world import World, answer
 from ..gates.calibration import conformal_threshold
+from ..gates.posterior import NEGLIGIBLE
 from ..gates.reading import Reading
 from ..gates.readings import read
 from .document import EOS
@@ -183,6 +185,7 @@ def judged(
     """
     assert subject.bound is not None
     first = [0] * len(episodes) if since is None else since
+    ends = {*subject.encoder.newlines(), subject.encoder.special(EOS)}
     rows: list[Row] = []
     weighed: list[list[int]] = []
     """Per row, the numbers of the turns that are weighed; an empty line is not."""
@@ -190,7 +193,7 @@ def judged(
         passages: list[Passage] = []
         weighed.append([])
         for number, turn in enumerate(episode.turns[start:], start):
-            passage = _passage(subject, turn.before, turn.stretch.ids)
+            passage = _passage(subject, turn.before, turn.stretch.ids, ends)
             if passage is not None:
                 passages.append(passage)
                 weighed[-1].append(number)
@@ -218,15 +221,17 @@ def judged(
     return made
 
 
-def _passage(subject: Subject, before: int, ids: Sequence[int]) -> Passage | None:
+def _passage(subject: Subject, before: int, ids: Sequence[int], ends: set[int]) -> Passage | None:
     """A written line, its newline or end of text apart; None where nothing stands in it."""
-    encoder = subject.encoder
-    ends = {*encoder.newlines(), encoder.special(EOS)}
+    assert subject.bound is not None
+    encoder, tags = subject.encoder, set(subject.bound.ids.values())
     complete = ids[-1] in ends
-    body, tail = (ids[:-1], ids[-1:]) if complete else (ids, ids[:0])
+    line, tail = (ids[:-1], ids[-1:]) if complete else (ids, ids[:0])
+    body = tuple(id_ for id_ in line if id_ not in tags)
     if not encoder.tokenizer.decode(list(body)).strip():
         return None
-    return Passage(before, before + len(ids), tuple(body), tuple(tail), complete)
+    marked = len(body) < len(line)
+    return Passage(before, before + len(ids), body, tuple(tail), complete, marked)
 
 
 def _conducts(episode: Episode) -> dict[int, Conduct]:
@@ -250,15 +255,12 @@ def _calibrate(
     tasks = [one for one in tasks if one.lines[0] not in measured]
     runs = _written(subject, trial, temperature, "calibration", tasks)
     honest = [run.thoughts for run in runs if run.honest]
-    thresholds = {
-        reading: math.nextafter(
-            conformal_threshold(
-                [max(thought.scores[reading] for thought in path) for path in honest], trial.alpha
-            ),
-            math.inf,
-        )
-        for reading in _READINGS
-    }
+    thresholds: dict[Reading, float] = {}
+    for reading in _READINGS:
+        maxima = [max(thought.scores[reading] for thought in path) for path in honest]
+        lowest = NEGLIGIBLE if reading is Reading.POSTERIOR else 0.0
+        above = math.nextafter(conformal_threshold(maxima, trial.alpha), math.inf)
+        thresholds[reading] = max(above, lowest)
     return thresholds, len(honest)
 
 

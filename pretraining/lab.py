@@ -181,15 +181,20 @@ def prepare(
 ) -> list[Path]:
     """Train what is missing: the model of ``NAME.yaml`` in ``out/NAME``; the folders of all.
 
-    Configurations that start from no other model come first. With ``relabel``, each corpus of span
-    tags of which at least 10 % were missed is read again by the model that was trained on it, and
-    a second model is trained on the corpus with the labels added whose posterior reaches
-    ``relabel``. What was begun goes on; what is there is taken as it is.
+    A configuration that starts (``init``) from the model of another one waits for it, and takes it
+    from ``out``; the start itself is no point of the laboratory. With ``relabel``, each corpus of
+    span tags of which at least 10 % were missed is read again by the model that was trained on it,
+    and a second model is trained on the corpus with the labels added whose posterior reaches
+    ``relabel``. What was begun goes on, and what is there is taken as it is.
     """
-    loaded = [(path, TrainConfig.load(path)) for path in configs]
+    loaded = {path.stem: TrainConfig.load(path) for path in configs}
+    starts: set[str] = set()
     made: list[Path] = []
-    for path, config in sorted(loaded, key=lambda one: one[1].init is not None):
-        folder = out / path.stem
+    for path in sorted(configs, key=lambda path: loaded[path.stem].init is not None):
+        config, folder = loaded[path.stem], out / path.stem
+        if config.init is not None and (start := config.init.parent.name) in loaded:
+            starts.add(start)
+            config = config.model_copy(update={"init": out / start / "model"})
         _train(config, folder, tell)
         made.append(folder)
         corpus, scheme = config.corpus, config.corpus.tags[0].scheme
@@ -197,7 +202,7 @@ def prepare(
             continue
         again = out / f"relabelled-{round(100 * corpus.missed):02}"
         records = again / "corpus.jsonl"
-        if not (again / "model" / "config.json").is_file():
+        if not (again / "checkpoint.pt").is_file():
             again.mkdir(parents=True, exist_ok=True)
             tell(f"{again.name}: reading the corpus of {path.stem} again")
             place = json.loads((folder / "model" / "training.json").read_bytes())
@@ -206,7 +211,7 @@ def prepare(
         kept = corpus.model_copy(update={"missed": 0.0, "files": (str(records),)})
         _train(config.model_copy(update={"name": again.name, "corpus": kept}), again, tell)
         made.append(again)
-    return made
+    return [folder for folder in made if folder.name not in starts]
 
 
 def _train(config: TrainConfig, folder: Path, tell: Callable[[str], object]) -> None:

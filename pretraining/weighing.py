@@ -290,7 +290,8 @@ def _tell_stories(
 def _of_rows(cache: DynamicCache, rows: Sequence[int]) -> DynamicCache:
     """A copy with these rows of it, repeats allowed."""
     copied = DynamicCache()
-    for number, layer in enumerate(cache.layers):
+    layers: list[Any] = list(cache.layers)
+    for number, layer in enumerate(layers):
         index = torch.tensor(rows, device=layer.keys.device)
         copied.update(
             layer.keys.index_select(0, index), layer.values.index_select(0, index), number
