@@ -55,7 +55,11 @@ class Evidence:
     """Whether the posterior's terms were made. There may be none: a sentence that carries its own
     tag, or nothing at all, has no other story to weigh."""
     starts: tuple[int, ...] = ()
-    """Tokens before which a sentence or line starts; where the ``prefix`` scheme is read."""
+    """Tokens before which a sentence or line starts; where the ``prefix`` scheme is read. After a
+    tag at such a place, the next token is one too."""
+    lines: tuple[int, ...] | None = None
+    """Those of ``starts`` where a line starts. None where that was not kept: then every start is
+    read for every tag."""
     fault: str | None = None
     """Why the generation was broken off where no rule was reached; such a thought never passes."""
 
@@ -83,6 +87,8 @@ class Evidence:
                 for s in self.sentences
             ],
         }
+        if self.lines is not None:
+            head["lines"] = self.lines
         if self.fault is not None:
             head["fault"] = self.fault
         arrays = [self.chosen, self.belief] + ([] if self.sampler is None else [self.sampler])
@@ -110,5 +116,6 @@ class Evidence:
             sentences=tuple(SentenceScore(**sentence) for sentence in head["sentences"]),
             weighed=head["weighed"],
             starts=tuple(head["starts"]),
+            lines=tuple(head["lines"]) if "lines" in head else None,
             fault=head.get("fault"),
         )

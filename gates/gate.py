@@ -3,7 +3,7 @@
 import math
 import struct
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .posterior import check_sentences, posteriors
 from .reading import Reading
 from .readings import Meter, Readings, check_shapes, rows
 from .rule import Rule, Scope
-from .sentences import SentenceStarts
+from .sentences import SentenceStarts, Start
 from .verdict import Action, Broken, Crossing, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 
@@ -105,6 +105,7 @@ class StreamGate:
         prefixed = any(tag.good is not None for tag in vocabulary.vocabulary.tags)
         self._sentences = SentenceStarts(set(vocabulary.ids.values())) if prefixed else None
         self._starts: list[int] = []
+        self._lines: list[int] = []
 
     def feed(self, token: TokenLike) -> Judgement | None:
         """Take one token. A judgement means: stop generating, now; it stays what it is.
@@ -152,14 +153,18 @@ class StreamGate:
             belief=np.ascontiguousarray(numbers[:, 1:]),
             sampler=sampler if self._sampler_rows else None,
             starts=tuple(self._starts),
+            lines=None if self._sentences is None else tuple(self._lines),
         )
 
     def _take(self, token: TokenLike) -> Verdict | None:
         length = len(token.text)
         row, sampler_row, fault = self._pack(token)
-        starts = self._sentences is not None and self._sentences.step(token.id, token.text)
-        if starts:
+        place = None if self._sentences is None else self._sentences.step(token.id, token.text)
+        start = None if place is None else place.start
+        if start is not None:
             self._starts.append(len(self._ids))
+        if start == "line":
+            self._lines.append(len(self._ids))
         self._ids.append(token.id)
         self._offsets.append(self._length)
         self._length += length
@@ -169,7 +174,7 @@ class StreamGate:
             raise UnreadableError(f"token {len(self._ids) - 1}: {fault}")
         chosen, *belief = self._row.unpack(row)
         sampler = self._sampler_row.unpack(sampler_row) if sampler_row else None
-        return self._watch.step(token.id, chosen, belief, sampler, starts)
+        return self._watch.step(token.id, chosen, belief, sampler, start)
 
     def _pack(self, token: TokenLike) -> tuple[bytes, bytes, str | None]:
         """The rows as float16, and what is wrong with them if they cannot be stored.
@@ -253,10 +258,10 @@ class _Watch:
         chosen: float,
         belief: Sequence[float],
         sampler: Sequence[float] | None,
-        starts: bool,
+        start: Start | Literal["unsaid"] | None,
     ) -> Verdict | None:
         """Take one token; the verdict when a rule was reached that stops the thought."""
-        self._meter.step(token, chosen, belief, sampler, starts)
+        self._meter.step(token, chosen, belief, sampler, start)
         for values, tag, at, calibration in self._stops:
             score = values[tag]
             if (score if calibration is None else calibration.apply(score)) >= at:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from .reading import READABLE, Reading
+from .sentences import Start
 from .vocabulary import BoundVocabulary, Scheme, Tag
 
 __all__ = ["Layout"]
@@ -28,6 +29,13 @@ class Layout:
     """Per tag, its group in ``rivals``."""
     opens: dict[int, int]
     """Token id to the tag that it opens."""
+    begun: dict[Start, frozenset[int]]
+    """What starts to the groups of prefix tags that can stand there, by their unit."""
+    turns: dict[int, frozenset[int]]
+    """Of every tag's token, the groups of prefix tags that can stand after it at one place.
+
+    Closing tokens stand first, then prefix tokens in the vocabulary's order, then all others.
+    """
 
     @property
     def plain(self) -> bool:
@@ -61,6 +69,17 @@ class Layout:
         for index, tag in enumerate(tags):
             groups.setdefault(tag.good, []).append(index)
         keys = list(groups)
+        prefixes = {i: keys.index(tag.good) for i, tag in enumerate(tags) if twins(tag)}
+        every = frozenset(prefixes.values())
+        by_sentence = frozenset(g for i, g in prefixes.items() if tags[i].unit == "sentence")
+        turns = {id_: frozenset[int]() for id_ in bound.ids.values()}
+        for index, tag in enumerate(tags):
+            close = bound.close_id(tag.name)
+            if close is not None:
+                turns[close] = every
+            if index in prefixes and tag.good is not None:
+                after = frozenset(group for group in every if group > prefixes[index])
+                turns |= dict.fromkeys([*bound.open_ids(tag.name), bound.ids[tag.good]], after)
         return cls(
             tags=tuple(tag.name for tag in tags),
             readable=tuple(READABLE[tag.scheme] for tag in tags),
@@ -71,4 +90,6 @@ class Layout:
             rivals=tuple(tuple(group) for group in groups.values()),
             group=tuple(keys.index(tag.good) for tag in tags),
             opens={id_: i for i, tag in enumerate(tags) for id_ in bound.open_ids(tag.name)},
+            begun={"line": every, "sentence": by_sentence},
+            turns=turns,
         )

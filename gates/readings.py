@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from .evidence import Evidence
 from .layout import Layout
 from .posterior import check_sentences, posteriors
 from .reading import Reading
+from .sentences import Start
 from .vocabulary import BoundVocabulary
 
 __all__ = ["ALLOWANCE", "HIGHEST", "Meter", "Readings", "Score", "check_shapes", "read", "rows"]
@@ -46,9 +49,11 @@ class Meter:
     """The readings of one generation so far; :meth:`step` takes one token.
 
     p_t is a tag's probability before token t, summed over its bands. In the ``prefix`` scheme it
-    is p_bad / (p_bad + p_good), and 0 where no sentence or line starts; for ``peak`` and ``cusum``
-    of the ``marker`` scheme it is min(1, p / rho). ``opened`` and ``rate`` read p_t at the
-    sampler's temperature where that was recorded, the others read the belief at T = 1.
+    is p_bad / (p_bad + p_good), and 0 where no unit of the tag starts (a line, or a sentence too);
+    where several stand side by side, each good token's tags are read when it is their turn. For
+    ``peak`` and ``cusum`` of the ``marker`` scheme p_t is min(1, p / rho). ``opened`` and ``rate``
+    read p_t at the sampler's temperature where that was recorded, the others read the belief at
+    T = 1.
 
     ``opened`` of tag k is sum_t S_{t-1} p_t^(k), where S_t = prod_{i<=t} (1 - sum_k p_i^(k)) runs
     over all tags that compete: exactly the probability that the free model opens k, before any
@@ -75,6 +80,8 @@ class Meter:
         self._counted: list[int | None] = [None] * len(layout.rivals)
         self._drift = [0.0] * count
         self._drift_from = [0] * count
+        self._later: AbstractSet[int] | None = None
+        """After a tag where a sentence starts, the groups that are still to be read there."""
 
     def step(
         self,
@@ -82,16 +89,19 @@ class Meter:
         chosen: float,
         belief: Sequence[float],
         sampler: Sequence[float] | None,
-        starts: bool,
+        start: Start | Literal["unsaid"] | None,
     ) -> None:
-        """Take one token: its id and own log p, [K] log p as stored, whether a sentence starts.
+        """Take one token: its id and own log p, [K] log p as stored, what starts there.
+
+        ``unsaid`` is in old evidence, which does not tell lines from sentences: all tags are read.
 
         Raises :class:`UnreadableError`, naming token and column, for what is no log p.
         """
         if not -math.inf < chosen <= HIGHEST:
             raise UnreadableError(f"token {self.tokens}: its own log p is {chosen:g}")
-        believed = self._per_tag(belief, starts)
-        hazards = believed if sampler is None else self._per_tag(sampler, starts)
+        due = self._due(token, start)
+        believed = self._per_tag(belief, due)
+        hazards = believed if sampler is None else self._per_tag(sampler, due)
         now = self.tokens
         self.tokens = now + 1
         self._believe(believed, now)
@@ -149,7 +159,23 @@ class Meter:
         if self._counted[group] is None:
             self._counted[group] = now + 1
 
-    def _per_tag(self, logs: Sequence[float], starts: bool) -> list[float]:
+    def _due(self, token: int, start: Start | Literal["unsaid"] | None) -> AbstractSet[int]:
+        """The groups of prefix tags to read before ``token``: those that cannot follow it.
+
+        Where another token stands first, a group's own tokens have next to no mass, and their
+        ratio would be noise.
+        """
+        if start is None:
+            self._later = None
+            return frozenset()
+        if start == "unsaid":
+            return self.layout.begun["line"]
+        here = self.layout.begun[start] if self._later is None else self._later
+        following = self.layout.turns.get(token)
+        self._later = None if following is None else here & following
+        return here - (self._later or frozenset())
+
+    def _per_tag(self, logs: Sequence[float], due: AbstractSet[int]) -> list[float]:
         columns = self.layout.columns
         if len(logs) != len(columns):
             raise UnreadableError(
@@ -171,11 +197,13 @@ class Meter:
         if self._plain:
             return probabilities
         found: list[float] = []
-        for own, twins in zip(self.layout.own, self.layout.twins, strict=True):
+        for own, twins, group in zip(
+            self.layout.own, self.layout.twins, self.layout.group, strict=True
+        ):
             p = sum(probabilities[column] for column in own)
             if twins:
                 both = sum(probabilities[column] for column in twins)
-                p = p / both if starts and both > _THIN else 0.0
+                p = p / both if group in due and both > _THIN else 0.0
             found.append(p)
         return found
 
@@ -246,13 +274,19 @@ def read(
 
 def rows(
     evidence: Evidence,
-) -> Iterator[tuple[int, float, list[float], list[float] | None, bool]]:
+) -> Iterator[tuple[int, float, list[float], list[float] | None, Start | Literal["unsaid"] | None]]:
     """The evidence token by token, as :meth:`Meter.step` takes it."""
     chosen, beliefs = evidence.chosen.tolist(), evidence.belief.tolist()
     samplers = None if evidence.sampler is None else evidence.sampler.tolist()
-    starts = set(evidence.starts)
+    starts: dict[int, Start | Literal["unsaid"]]
+    if evidence.lines is None:
+        starts = dict.fromkeys(evidence.starts, "unsaid")
+    else:
+        starts = dict.fromkeys(evidence.starts, "sentence")
+        starts |= dict.fromkeys(evidence.lines, "line")
     for index, token in enumerate(evidence.token_ids):
-        yield token, chosen[index], beliefs[index], samplers and samplers[index], index in starts
+        sampler = None if samplers is None else samplers[index]
+        yield token, chosen[index], beliefs[index], sampler, starts.get(index)
 
 
 def check_shapes(evidence: Evidence, layout: Layout) -> None:
@@ -277,3 +311,5 @@ def check_shapes(evidence: Evidence, layout: Layout) -> None:
         raise UnreadableError("evidence: no sentence start is marked, where prefix tags stand")
     if any(not 0 <= start < tokens for start in evidence.starts):
         raise UnreadableError(f"evidence: a sentence starts beyond its {tokens} tokens")
+    if not set(evidence.lines or ()) <= set(evidence.starts):
+        raise UnreadableError("evidence: a line starts where nothing starts")

@@ -4,46 +4,63 @@ where a thought that is tried again goes back to."""
 import re
 from collections.abc import Container, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Literal
+from typing import Literal, NamedTuple
 
-__all__ = ["Boundary", "SentenceStarts", "boundary_before", "ends_line"]
+__all__ = ["Boundary", "Place", "SentenceStarts", "Start", "boundary_before", "ends_line"]
 
 Boundary = Literal["thought", "line", "sentence", "span"]
 """Where a retry may begin: at the thought's start, after a newline, where a sentence or line
 starts, or where a span tag opens or has closed."""
 
+Start = Literal["line", "sentence"]
+"""What starts: a line, and with it a sentence, or a sentence within a line."""
+
 _ENDS = re.compile(r"[.!?][\"')\]]*$")
 
 
+class Place(NamedTuple):
+    """A token's place where a sentence or line starts."""
+
+    start: Start
+    tagged: bool
+    """Whether tags stand there already, so that the sentence began before this token."""
+
+
 class SentenceStarts:
-    """Told every token in order, says which ones begin a sentence or a line.
+    """Told every token in order, says which ones stand where a sentence or a line starts.
 
     The first token does; so does the first after a newline, and the first after a full stop,
-    question or exclamation mark that white space or a tag follows (``3.5`` is one sentence).
+    question or exclamation mark that white space or a tag follows (``3.5`` is one sentence). A
+    newline there ends the line and begins no sentence. What follows a tag at such a place is still
+    there, since tags may stand side by side.
     """
 
     def __init__(self, tag_ids: Container[int]) -> None:
         self._tag_ids = tag_ids
-        self._fresh = True
+        self._due: Place | None = Place("line", tagged=False)
         self._tail = ""
 
-    def step(self, token: int, text: str) -> bool:
-        """Whether this token begins a sentence or line."""
+    def step(self, token: int, text: str) -> Place | None:
+        """Where this token stands, if a sentence or line starts there."""
         tag = token in self._tag_ids
-        starts = self._fresh or (
-            _ENDS.search(self._tail) is not None and (tag or text[:1].isspace())
-        )
+        place = self._due
+        if place is None and _ENDS.search(self._tail) and (tag or text[:1].isspace()):
+            place = Place("sentence", tagged=False)
         if tag:
-            # The tag stands for the sentence that it opens: the next token is inside.
-            self._fresh, self._tail = False, ""
-            return starts
-        tail = (self._tail if not starts else "") + text
+            self._due, self._tail = None if place is None else place._replace(tagged=True), ""
+            return place
+        blanks = text[: len(text) - len(text.lstrip())]
+        if place is not None and place.start == "sentence" and "\n" in blanks:
+            place = None
+        tail = (self._tail if place is None else "") + text
         stripped = tail.rstrip()
-        self._fresh = "\n" in tail[len(stripped) :] or (
-            stripped != tail and _ENDS.search(stripped) is not None
-        )
+        self._due = None
+        if "\n" in tail[len(stripped) :]:
+            self._due = Place("line", tagged=False)
+        elif stripped != tail and _ENDS.search(stripped) is not None:
+            self._due = Place("sentence", tagged=False)
         self._tail = tail[-8:]
-        return starts
+        return place
 
 
 def ends_line(text: str) -> bool:
@@ -68,7 +85,8 @@ def boundary_before(
     starts = SentenceStarts(opens | closes)
     found = 0
     for place in range(min(latest, len(ids) - 1) + 1):
-        begins = starts.step(ids[place], texts[place])
+        there = starts.step(ids[place], texts[place])
+        begins = there is not None and not there.tagged
         if place == 0 or kind == "thought":
             continue
         before, after = texts[place - 1], texts[place]

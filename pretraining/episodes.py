@@ -102,20 +102,23 @@ class Episode:
 def evidence_of(subject: Subject, stretches: Sequence[Stretch]) -> Evidence:
     """The evidence of consecutive stretches as the ledger keeps it: float16, log p and offsets.
 
-    ``sampler`` is None where it is the belief. ``starts`` are the sentence and line starts, as
-    the runtime finds them.
+    ``sampler`` is None where it is the belief. ``starts`` and ``lines`` are the sentence and
+    line starts, as the runtime finds them.
     """
     assert subject.bound is not None
     special = set(subject.bound.ids.values())
     starts: list[int] = []
+    lines: list[int] = []
     offsets: list[int] = []
     place = 0
     for stretch in stretches:
         sentences = SentenceStarts(special)
         for id_ in stretch.ids:
             text = "" if id_ in special else subject.encoder.tokenizer.decode([id_])
-            if sentences.step(id_, text):
+            if found := sentences.step(id_, text):
                 starts.append(len(offsets))
+                if found.start == "line":
+                    lines.append(len(offsets))
             offsets.append(place)
             place += len(text)
     joined = [
@@ -130,6 +133,7 @@ def evidence_of(subject: Subject, stretches: Sequence[Stretch]) -> Evidence:
         belief=joined[1],
         sampler=None if np.array_equal(joined[1], joined[2]) else joined[2],
         starts=tuple(starts),
+        lines=tuple(lines),
     )
 
 

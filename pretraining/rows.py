@@ -105,15 +105,18 @@ class _Held:
         self._labels: list[int] = []
         self._unit: list[int] = []
         self._open: list[int] = []
+        self._side_by_side = False
+        """Whether the last token was a prefix token, beside which more may stand."""
 
     def read(self, token: int) -> None:
         """Go past ``token``."""
+        beside, self._side_by_side = self._side_by_side, token in self._tags.units
         if token in self._tags.closes:
             self._open.append(token)
         elif self._open and token == self._tags.closes[self._open[-1]]:
             self._open.pop()
         elif token in self._tags.units:
-            self._unit = [token]
+            self._unit = [*self._unit, token] if beside else [token]
         elif token in self._tags.labels:
             self._labels.append(token)
         elif token in self._tags.newlines:

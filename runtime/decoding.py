@@ -232,7 +232,8 @@ class Decoding:
         if self._steering is None or self._steering.at != "sentence":
             return None
         starts = copy(self._starts)
-        begins = starts.step(token.id, token.text)
+        place = starts.step(token.id, token.text)
+        begins = place is not None and not place.tagged
         change = await self._steered() if begins and self.tokens else None
         if change is None:
             self._starts = starts

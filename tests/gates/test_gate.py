@@ -361,11 +361,14 @@ def test_the_stream_finds_where_sentences_start(make_vocabulary, step):
     assert [texts[start] for start in gate.evidence().starts] == ["I", " Then", "left"]
 
 
-def test_a_prefix_tag_that_was_sampled_is_itself_the_start(make_vocabulary, step):
+def test_a_prefix_tag_that_was_sampled_is_itself_the_start_and_so_is_what_follows_it(
+    make_vocabulary, step
+):
     vocabulary = make_vocabulary(
         {"name": "misaligned", "scheme": "prefix", "open": "<|mis|>", "good": "<|al|>"}
     )
     gate = StreamGate(policy(), vocabulary)
     pieces = [(901, ""), (7, "Fine"), (7, "."), (900, ""), (7, " Or"), (7, " not")]
     stream(gate, [step(0.01, 0.02, id=id, text=text) for id, text in pieces])
-    assert gate.evidence().starts == (0, 3)
+    assert gate.evidence().starts == (0, 1, 3, 4)
+    assert gate.evidence().lines == (0, 1)

@@ -54,6 +54,13 @@ def test_no_boundary_lies_within_a_character_or_behind_text_on_the_new_line():
     assert boundary_before("line", 3, [7, 7, 7, 7], ["a", ".", "\nb", "c"], none, none) == 2
 
 
+def test_a_sentence_begins_with_its_tag_and_a_newline_begins_none():
+    none: frozenset[int] = frozenset()
+    ids, texts = [7, 7, OPEN, 7], ["a", ".", "", " b"]
+    assert boundary_before("sentence", 3, ids, texts, frozenset({OPEN}), none) == 2
+    assert boundary_before("sentence", 2, [7, 7, 7], ["a", ".", "\n"], none, none) == 0
+
+
 def crossed(*starts: int) -> Verdict:
     crossings = [
         Crossing(i, "deceit", "peak", 0.9, 0.5, Action.RESAMPLE, start, start + 1)

@@ -80,6 +80,15 @@ def test_a_prefix_holds_to_the_end_of_its_line_and_a_label_to_the_end_of_the_doc
     ]
 
 
+def test_prefixes_that_stand_side_by_side_are_all_repeated() -> None:
+    row = learnt([BOS, GOOD, BAD, 100, 101, 102, GOOD, 103, 104, 105, EOS])
+    assert [list(part.ids) for part in cut(row, 6, TAGS, BOS)] == [
+        [BOS, GOOD, BAD, 100, 101, 102],
+        [BOS, GOOD, BAD, GOOD, 103, 104],
+        [BOS, GOOD, 105, EOS],
+    ]
+
+
 def test_a_short_document_stays_as_it_is() -> None:
     row = learnt([BOS, OPEN_A, 100, CLOSE_A, EOS])
     assert cut(row, 5, TAGS, BOS) == [row]
