@@ -16,7 +16,7 @@ test: $(VENV)/.dev  ## Run the tests.
 	$(BIN)/python -m pytest -q
 
 test-vllm: export SECATEUR_REQUIRE := vllm
-test-vllm: export SECATEUR_VLLM_PYTHON := $(CURDIR)/$(VLLM)/bin/python
+test-vllm: export SECATEUR_VLLM_PYTHON := $(abspath $(VLLM))/bin/python
 test-vllm: $(VENV)/.dev $(VLLM)/.ready  ## Run the tests and the main job on a real vLLM server.
 	$(BIN)/python -m pytest -q tests/vllm
 
