@@ -62,7 +62,10 @@ def run(
     policy: Annotated[
         str | None, typer.Option(help="A YAML file, or observe, prune or strict.")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="local: the model in this process.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="local: the model in this process; or a vLLM server's http://HOST:PORT."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="A shipped model's name, or a checkpoint folder.")
     ] = None,

@@ -22,6 +22,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ __all__ = ["VLLMEngine"]
 
 _MOST_COLUMNS = 128
 """Most ``logprob_token_ids`` of one vLLM request."""
+_MOST_STOPS = 128
+"""Most ``stop_token_ids`` of one vLLM request on a GPU."""
 _SAME_FOR = 15.0
 """Seconds for which a server is taken for the one that answered before. None restarts faster."""
 _GROUP_PROMPTS = 32
@@ -143,7 +146,8 @@ class VLLMEngine:
         patience = patience or Patience()
 
         async def ask() -> Identity:
-            wire = Wire(url, patience)
+            # Somebody waits, and a wrong address stays wrong: ask again once, not for seconds.
+            wire = Wire(url, replace(patience, retries=min(patience.retries, 1)))
             try:
                 return await identify(wire, folder, tokenizer, bos)
             finally:
@@ -318,7 +322,8 @@ class VLLMEngine:
             "seed": seed % 2**63,
             "stop": sampling.stop,
             "include_stop_str_in_output": True,
-            "stop_token_ids": sorted(self._eos | (spans.turns - never)),
+            # Where there are more than the server takes, we stop at the others ourselves.
+            "stop_token_ids": [*self._eos, *sorted(spans.turns - never)][:_MOST_STOPS],
             "logit_bias": {str(id_): nats for id_, nats in [*bias.items(), *closed]},
         }
 

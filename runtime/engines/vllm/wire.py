@@ -235,7 +235,8 @@ class Wire:
         """The error of a connection that broke, stalled, or never came about."""
         self.shaken = True
         if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-            reason = getattr(error, "strerror", None) or "no connection"
+            errno = getattr(error, "errno", None)
+            reason = os.strerror(errno).lower() if errno and errno > 0 else "no connection"
             return LostError(
                 f"no server answers at {self.url} ({reason}); start one (secateur engine serve "
                 "MODEL), or correct the address"
