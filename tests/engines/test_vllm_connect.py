@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
 
 from secateur.runtime.engines.opening import open_engine
 from secateur.runtime.engines.protocol import EngineError
@@ -38,8 +39,12 @@ def test_more_tags_than_a_server_reads_are_refused_with_the_limit(
     nobody: str, tiny_checkpoint: Path, tmp_path: Path
 ):
     tags = [{"name": f"t{i}", "open": f"<|t{i}|>", "close": f"<|/t{i}|>"} for i in range(129)]
-    (tmp_path / "many.json").write_text(json.dumps({"name": "many", "tags": tags}))
-    said = refusal(nobody, tiny_checkpoint, vocabulary=tmp_path / "many.json")
+    (tmp_path / "vocabulary.json").write_text(json.dumps({"name": "many", "tags": tags}))
+    tokenizer = Tokenizer.from_file(str(tiny_checkpoint / "tokenizer.json"))
+    tokenizer.add_special_tokens([tag[end] for tag in tags for end in ("open", "close")])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
+    said = refusal(nobody, tmp_path)
     assert "'many' has 129 tag tokens" in said
     assert "at most 128" in said
 
