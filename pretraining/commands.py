@@ -273,8 +273,11 @@ def lab(
     ),
     relabel: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1, help="With --configs: also train on corpora relabelled "
-                     "from this posterior on."),
+        typer.Option(
+            min=0.001,
+            max=1,
+            help="With --configs: also train on corpora relabelled from this posterior on.",
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Tasks for each figure.")] = 400,
     calibration: Annotated[
