@@ -179,8 +179,8 @@ def evaluate(
     rows = asked.n * (len(plays) + len(tests) * len(subjects) + 1)
     bench = _Bench(asked, subjects, tell, rows)
     facts: dict[str, Any] = {
-        "model": folder.name, "scheme": None if subject.scheme is None else str(subject.scheme),
-        "twin": None if twin is None else twin.name,
+        "model": _name(folder), "scheme": None if subject.scheme is None else str(subject.scheme),
+        "twin": None if twin is None else _name(twin),
         "n": asked.n, "runs": asked.runs, "seed": asked.seed,
     }  # fmt: skip
     right = {who: _lists(bench, who, tests) for who in subjects}
@@ -345,6 +345,12 @@ def _tax(bench: _Bench, right: dict[str, dict[str, list[bool]]]) -> dict[str, An
 
 def _difference(mine: Sequence[Outcome], twin: Sequence[Outcome], name: str) -> Difference:
     return Difference.of([getattr(one, name) for one in mine], [getattr(one, name) for one in twin])
+
+
+def _name(folder: Path) -> str:
+    """What a model is called: its folder, or the training run's where that holds ``model``."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def save(facts: dict[str, Any], folder: Path) -> None:

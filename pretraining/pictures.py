@@ -145,8 +145,10 @@ def _label(axes: Axes, points: Sequence[dict[str, Any]]) -> None:
         x, y, _ = group[-1]
         # At the very left the calm points lie above; further right there is room on both sides.
         words = [words for *_, words in group]
-        if x < 0.08:
+        if x < 0.03:
             text, offset, side, rise = ",\n".join(words), (-4, -14), "left", "top"
+        elif x < 0.1:
+            text, offset, side, rise = ", ".join(words), (13, -4), "left", "top"
         elif x < 0.3:
             text, offset, side, rise = ", ".join(words), (8, 7), "left", "bottom"
         else:
