@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds, short generations")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    size = Size(rounds=2, tokens=24, tasks=12) if given.quick else Size(9, 256, 60)
+    size = Size(rounds=5, tokens=32, tasks=24) if given.quick else Size(9, 256, 60)
     with ExitStack() as held:
         url = given.engine
         if url is None:
