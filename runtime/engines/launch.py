@@ -24,6 +24,8 @@ _CPU_INSTALL = (
 )
 _MOST_TAGS = 128
 """``logprob_token_ids`` that one vLLM request may name."""
+_PROMPT_TOKENS = 8192
+"""Tokens of prompts that a CPU server reads in one step, at least."""
 _FEWEST_LOGPROBS = 20  # vLLM's own default
 _CPU_CACHE_GIB = 8
 
@@ -144,6 +146,10 @@ def plan_launch(
     if on_cpu:
         # bfloat16 kernels raise SIGILL on some virtual machines; float32 works everywhere.
         command += ["--dtype", "float32", "--enforce-eager"]
+        # vLLM 0.32 dies on a CPU when the prompt of a seeded request is read in two parts.
+        longest = max_model_len or _context(folder)
+        command += ["--no-enable-chunked-prefill"]
+        command += ["--max-num-batched-tokens", str(max(longest, _PROMPT_TOKENS))]
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(_cache_gib())
         if threads is None:
             environment["VLLM_CPU_OMP_THREADS_BIND"] = "auto"
@@ -162,6 +168,12 @@ def plan_launch(
     # What the user has set already stays.
     environment = {name: os.environ.get(name, value) for name, value in environment.items()}
     return LaunchPlan((*command, *extra), environment, host, port, folder.name)
+
+
+def _context(folder: Path) -> int:
+    """The longest text that the model reads, as its configuration says; 0 where it does not."""
+    config = json.loads((folder / "config.json").read_bytes())
+    return int(config.get("max_position_embeddings", config.get("n_positions")) or 0)
 
 
 def _check_gpus(vllm: VllmInstall, wanted: int | None) -> None:
