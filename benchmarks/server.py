@@ -286,7 +286,7 @@ async def measure(url: str, size: Size) -> dict[str, Any]:
     assert isinstance(engine, Endless)
     figures: dict[str, Any] = {}
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0),
         timeout=aiohttp.ClientTimeout(total=None),
         read_bufsize=2**20,
     ) as session:
