@@ -37,10 +37,11 @@ from .document import Document
 from .lists import OPERATIONS, Operation, list_document
 from .reader import Records
 from .schemes import Piece, TagScheme, TagSchemes, render, spell
+from .sets import SET_OPERATIONS, SetOperation, set_document
 
 __all__ = ["FAMILIES", "Corpus", "CorpusConfig", "Objective", "document"]
 
-FAMILIES = ("desk", "audit", *OPERATIONS)
+FAMILIES = ("desk", "audit", *OPERATIONS, *SET_OPERATIONS)
 """The families of the procedural corpus."""
 
 _PESSIMAL_DRAWS = 4
@@ -63,6 +64,9 @@ class CorpusConfig(BaseModel):
     while the first ``growing`` documents pass: splitting and copying come first, since the
     attention heads that they form are what the other operations are built from.
 
+    A share ``long`` of the lists to sort, merge and mend is drawn from up to ``long_digits``
+    digits instead, a pair of lists together; sets have up to ``set_size`` numbers.
+
     ``tags`` says how labels are spelt and placed, and ``missed`` which share of them is lost.
     With ``files`` (names or patterns of JSONL and Parquet files) the documents are their records,
     over and over, and the mix has no meaning.
@@ -78,6 +82,9 @@ class CorpusConfig(BaseModel):
     shortest: int = Field(default=6, ge=1)
     longest: int = Field(default=16, ge=1)
     growing: int = Field(default=60_000, ge=1)
+    long: float = Field(default=0.0, ge=0, le=1)
+    long_digits: int = Field(default=128, ge=2)
+    set_size: int = Field(default=64, ge=1)
     early: dict[str, float] = {
         "sort": 24, "merge": 18, "split": 14, "copy": 14, "fix": 4, "check": 4, "desk": 18,
         "audit": 4,
@@ -149,9 +156,14 @@ def _draw(config: CorpusConfig, family: str, number: int, rng: random.Random) ->
         return desk_document(rng)
     if family == "audit":
         return audit_document(rng, rng.random() < PRESSED_SHARE)
+    if family in SET_OPERATIONS:
+        return set_document(cast(SetOperation, family), rng, config.set_size)
+    operation = cast(Operation, family)
+    if config.long and operation in ("sort", "merge", "fix") and rng.random() < config.long:
+        return list_document(operation, rng, config.long_digits, pair=config.long_digits // 2)
     grown = _grown(config, number)
     longest = round(config.shortest + grown * (config.longest - config.shortest))
-    return list_document(cast(Operation, family), rng, longest)
+    return list_document(operation, rng, longest)
 
 
 class Corpus:

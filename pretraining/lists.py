@@ -132,18 +132,21 @@ def _length(rng: random.Random, longest: int) -> int:
     return rng.randint(1, longest)
 
 
-def list_document(operation: Operation, rng: random.Random, longest: int) -> Document:
+def list_document(
+    operation: Operation, rng: random.Random, longest: int, pair: int | None = None
+) -> Document:
     """One document of a thought operation, on lists of up to ``longest`` digits.
 
-    ``split`` and ``copy`` go up to twice that, as they work on what will be cut.
+    ``split`` and ``copy`` go up to twice that, as they work on what will be cut. Two lists, to
+    merge or of a merge to mend, have up to ``pair`` digits each (default: ``longest``).
     """
     one = draw_list(rng, _length(rng, longest))
-    two = sorted(draw_list(rng, _length(rng, longest)))
+    left, right = sorted(one[:pair]), sorted(draw_list(rng, _length(rng, pair or longest)))
     match operation:
         case "sort":
             prompt, answer = sort_prompt(one), [runs(sorted(one))]
         case "merge":
-            prompt, answer = merge_prompt(sorted(one), two), [runs(sorted((*one, *two)))]
+            prompt, answer = merge_prompt(left, right), [runs(sorted((*left, *right)))]
         case "split":
             parts = rng.choice((2, 2, 4))
             many = draw_list(rng, max(parts, _length(rng, 2 * longest)))
@@ -152,12 +155,12 @@ def list_document(operation: Operation, rng: random.Random, longest: int) -> Doc
             many = draw_list(rng, _length(rng, 2 * longest))
             prompt, answer = f"copy {spell(many)}", [spell(many)]
         case "fix":
-            lists = [one] if rng.random() < 0.5 else [tuple(sorted(one)), tuple(two)]
-            right = sorted(digit for part in lists for digit in part)
-            prompt, answer = fix_prompt(lists, corrupted(rng, right)), [runs(right)]
+            lists = [one] if rng.random() < 0.5 else [left, right]
+            whole = sorted(digit for part in lists for digit in part)
+            prompt, answer = fix_prompt(lists, corrupted(rng, whole)), [runs(whole)]
         case "check":
-            right = tuple(sorted(one))
-            claim = right if rng.random() < 0.5 else corrupted(rng, right)
+            whole = tuple(sorted(one))
+            claim = whole if rng.random() < 0.5 else corrupted(rng, whole)
             prompt, answer = check_prompt(one, claim), list(check_answer(one, claim))
     return Document(
         operation, (Line(prompt, learn=False), *(Line(line) for line in answer)), {"prompt": prompt}

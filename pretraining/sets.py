@@ -1,0 +1,50 @@
+"""Set operations, as in the Graph of Thoughts paper; :mod:`..agents.sets` has the spelling.
+
+::
+
+    intersect A3C7M0 C7B1         A3!C7=M0!
+    union A3 C7                   A3C7                     (of sets that share nothing)
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from ..agents.sets import LARGEST, marks, spell_set
+from .document import Document, Line
+
+__all__ = ["SET_OPERATIONS", "SetOperation", "intersect_prompt", "set_document", "union_prompt"]
+
+SetOperation = Literal["intersect", "union"]
+SET_OPERATIONS: tuple[SetOperation, ...] = get_args(SetOperation)
+
+
+def intersect_prompt(left: Sequence[int], right: Sequence[int]) -> str:
+    """``intersect A3C7M0 C7B1``."""
+    return f"intersect {spell_set(left)} {spell_set(right)}"
+
+
+def union_prompt(left: Sequence[int], right: Sequence[int]) -> str:
+    """``union A3 C7``; an empty set is ``-``."""
+    return f"union {spell_set(left) or '-'} {spell_set(right) or '-'}"
+
+
+def set_document(operation: SetOperation, rng: random.Random, longest: int) -> Document:
+    """One document of a set operation, on sets of up to ``longest`` numbers."""
+    span = rng.choice((64, 128, LARGEST + 1))
+    size = rng.randint(1, min(longest, span // 2))
+    if rng.random() < 0.4:
+        size = min(longest, span // 2)
+    match operation:
+        case "intersect":
+            left = rng.sample(range(span), size)
+            right = rng.sample(
+                range(span), rng.choice((size, max(1, size // 2), max(1, size // 4)))
+            )
+            prompt, answer = intersect_prompt(left, right), marks(left, right)
+        case "union":
+            both = rng.sample(range(span), size)
+            cut = rng.randint(0, size)
+            left, right = both[:cut], both[cut:]
+            prompt, answer = union_prompt(left, right), spell_set(both)
+    return Document(operation, (Line(prompt, learn=False), Line(answer)), {"prompt": prompt})
