@@ -209,34 +209,6 @@ def why(
 
 
 @app.command()
-def verify(
-    run: Annotated[
-        str | None, typer.Argument(help="One run (the start of its id); all if not given.")
-    ] = None,
-    db: DbOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Recompute every hash, blob and derived row; exit code 1 when something was changed.
-
-    Example: secateur audit verify
-    """
-    with _open(db) as audit:
-        found = audit.verify(run)
-    bad = found.first_bad
-    if json_:
-        answer: dict[str, Any] = {"ok": found.ok, "events": found.events, "runs": found.runs}
-        if bad is not None:
-            answer["first_bad"] = {"run": bad.run, "seq": bad.seq, "reason": bad.reason}
-        _print_json(answer)
-    elif bad is None:
-        print(f"fine: {found.events} events of {found.runs} runs are as they were written")
-    else:
-        print(f"damaged: run {bad.run}: {bad.reason}")
-    if bad is not None:
-        raise typer.Exit(1)
-
-
-@app.command()
 def replay(
     run: RunArgument,
     policy: Annotated[
