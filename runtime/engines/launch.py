@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...models.presets import preset_of
-from .checkpoint import find_model, read_vocabulary
+from .checkpoint import find_model, name_of, read_vocabulary
 from .protocol import EngineError
 
 __all__ = ["LaunchPlan", "ServerError", "VllmInstall", "find_vllm", "plan_launch"]
@@ -118,7 +118,7 @@ def plan_launch(
     the cores as vLLM sees fit. ``extra`` is handed to vLLM as it is. Raises :class:`ServerError`.
     """
     folder = find_model(model).resolve()
-    columns = len(read_vocabulary(folder).columns)
+    name, columns = name_of(folder), len(read_vocabulary(folder).columns)
     if columns > _MOST_TAGS:
         raise ServerError(
             f"{folder}/vocabulary.json has {columns} tag tokens, and vLLM reads {_MOST_TAGS} at a "
@@ -135,7 +135,7 @@ def plan_launch(
         _check_gpus(vllm, gpus)
     # `vllm serve` is the newer spelling, which the CPU package cannot start.
     command = [vllm.python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-    command += ["--served-model-name", folder.name, "--host", host, "--port", str(port)]
+    command += ["--served-model-name", name, "--host", host, "--port", str(port)]
     command += ["--logprobs-mode", "raw_logprobs"]
     command += ["--max-logprobs", str(max(columns, _FEWEST_LOGPROBS))]
     command += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
@@ -167,7 +167,7 @@ def plan_launch(
         command += ["--hf-overrides", json.dumps(preset.overrides)]
     # What the user has set already stays.
     environment = {name: os.environ.get(name, value) for name, value in environment.items()}
-    return LaunchPlan((*command, *extra), environment, host, port, folder.name)
+    return LaunchPlan((*command, *extra), environment, host, port, name)
 
 
 def _context(folder: Path) -> int:

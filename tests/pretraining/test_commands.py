@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 import secateur.pretraining.configs as configs
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
+from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.reader import read_records
 
 runner = CliRunner()

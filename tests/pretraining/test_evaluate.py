@@ -13,9 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
 from secateur.pretraining.decode import Sampling, Stretch, converse, write
 from secateur.pretraining.episodes import desk_episodes, play
+from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.evaluate import GROUPS, Measurement, controls, evaluate, save
 from secateur.pretraining.outcomes import Outcome
 from secateur.pretraining.report import markdown

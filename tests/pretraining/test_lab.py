@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
 from secateur.pretraining.defences import Trial
-from secateur.pretraining.errors import TrainingError
+from secateur.pretraining.errors import PretrainingError, TrainingError
 from secateur.pretraining.lab import Point, find_points, measure, prepare
 from secateur.pretraining.labbook import markdown, save
 from secateur.pretraining.reader import read_records

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from secateur.gates.sentences import SentenceStarts
 from secateur.pretraining.audits import audit_document
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
 from secateur.pretraining.desk import desk_document
 from secateur.pretraining.document import Document, Line, Span
+from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.pressure import Split
 from secateur.pretraining.reader import read_records
 from secateur.pretraining.taggers.apply import Failure, tag_documents

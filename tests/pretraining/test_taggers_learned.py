@@ -9,9 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from secateur.pretraining.audits import audit_document
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
 from secateur.pretraining.desk import desk_document
 from secateur.pretraining.document import Document, Line, Span
+from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.taggers.compare import compare
 from secateur.pretraining.taggers.file import TaggersFile
 from secateur.pretraining.taggers.learned import (

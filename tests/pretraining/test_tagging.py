@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import PretrainingError, app
+from secateur.pretraining.commands import app
 from secateur.pretraining.corpus import Corpus, CorpusConfig
 from secateur.pretraining.document import Document
-from secateur.pretraining.errors import CorpusError
+from secateur.pretraining.errors import CorpusError, PretrainingError
 from secateur.pretraining.reader import find_files, read_records
 from secateur.pretraining.taggers.patterns import PatternTagger
 from secateur.pretraining.taggers.tagger import Outcome, Tagger, Untagged
