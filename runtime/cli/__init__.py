@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
 from ..logs import show_logs
-from . import audit, db, engine, integrity, models, policy, run
+from . import audit, db, engine, integrity, models, pictures, policy, run
 
 __all__ = ["app", "main"]
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("models")(models.models)
 audit.app.add_typer(integrity.app)
+audit.app.add_typer(pictures.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(pretrain_app, name="pretrain")

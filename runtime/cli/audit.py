@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +17,7 @@ from ...gates.policy import Policy
 from ..ledger.audit import AuditLog
 from ..ledger.rows import RunRow
 from ..settings import Settings
-from .tree import render_tree, shortened, tree_svg
+from .tree import shortened
 from .why import print_why
 
 __all__ = ["app"]
@@ -118,30 +117,6 @@ def show(run: RunArgument, db: DbOption = None, json_: JsonOption = False) -> No
             event.hash[:12],
         )
     _print_table(table, "no events")
-
-
-@app.command()
-def tree(
-    run: RunArgument,
-    svg: Annotated[
-        Path | None, typer.Option("--svg", help="Write the picture to this file as SVG.")
-    ] = None,
-    db: DbOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """A run as a tree: what was kept, what was cut and for what.
-
-    Example: secateur audit tree 1qebdd97
-    """
-    with _open(db) as audit:
-        found, thoughts = audit.run(run), audit.thoughts(run)
-    title = f"{found.agent} · {found.policy} · {found.status} · {found.run}"
-    if svg is not None:
-        _write(svg, tree_svg(thoughts, title))
-    if json_:
-        _print_json([thought.as_json() for thought in thoughts])
-        return
-    _console().print(render_tree(thoughts, title))
 
 
 @app.command()
@@ -299,13 +274,6 @@ def _console() -> Console:
 
 def _moment(iso: str) -> str:
     return iso[5:16].replace("T", " ") if sys.stdout.isatty() else iso[:19].replace("T", " ")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
