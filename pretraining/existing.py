@@ -1,6 +1,7 @@
 """An existing model as the start: its tokenizer learns the tags, its embeddings grow for them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .document import BOS, EOS, PAD
 from .errors import TrainingError
 from .tokenizer import Encoder
 
-__all__ = ["adopt_tokenizer", "load_model"]
+__all__ = ["adopt_tokenizer", "load_model", "renew_embeddings"]
 
 
 def adopt_tokenizer(folder: Path, vocabulary: Vocabulary) -> Encoder:
@@ -106,3 +107,17 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
         torch.manual_seed(seed)
         model.resize_token_embeddings(tokens)
     return model, stored if isinstance(stored, torch.dtype) else torch.float32
+
+
+def renew_embeddings(model: Any, ids: Sequence[int], seed: int) -> None:
+    """Draw the embeddings of some tokens anew, with the mean and the spread of all others.
+
+    Input and output embeddings both, where they are not one. The draw follows ``seed``.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    for layer in {model.get_input_embeddings(), model.get_output_embeddings()} - {None}:
+        weight = layer.weight.data
+        kept = torch.ones(len(weight), dtype=torch.bool)
+        kept[list(ids)] = False
+        noise = torch.randn((len(ids), weight.shape[1]), generator=draw)
+        weight[list(ids)] = weight[kept].mean(0) + noise * weight[kept].std(0)

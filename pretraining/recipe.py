@@ -38,6 +38,9 @@ class TrainConfig(_Frozen):
     corpus: CorpusConfig = CorpusConfig()
     init: Path | None = None
     """A checkpoint folder to start from, instead of a fresh Llama."""
+    renewed: tuple[str, ...] = ()
+    """Tokens of ``init`` whose embeddings are drawn anew. Training pushes the embeddings of tokens
+    that its corpus never holds together, until a model can hardly tell them apart."""
     tokenizer: Path | None = None
     """A model folder whose tokenizer is taken; by default that of ``init``, else a new one."""
     steps: int = Field(default=4000, ge=1)

@@ -32,9 +32,8 @@ def union_prompt(left: Sequence[int], right: Sequence[int]) -> str:
 def set_document(operation: SetOperation, rng: random.Random, longest: int) -> Document:
     """One document of a set operation, on sets of up to ``longest`` numbers."""
     span = rng.choice((64, 128, LARGEST + 1))
-    size = rng.randint(1, min(longest, span // 2))
-    if rng.random() < 0.4:
-        size = min(longest, span // 2)
+    # Half are short: finding a number in a long row is learnt from finding it in a short one.
+    size = rng.randint(1, min(longest, span // 2, rng.choice((6, 12, 24, longest))))
     match operation:
         case "intersect":
             left = rng.sample(range(span), size)

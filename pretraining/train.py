@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .document import BOS, EOS, PAD
 from .errors import TrainingError
-from .existing import adopt_tokenizer, load_model
+from .existing import adopt_tokenizer, load_model, renew_embeddings
 from .export import export, load_tokenizer, save_tokenizer
 from .processes import Processes, joined
 from .recipe import Architecture, TrainConfig
@@ -119,4 +119,15 @@ def _start(config: TrainConfig, encoder: Encoder) -> tuple[Any, torch.dtype]:
     """The model to train, and the precision that it is exported in."""
     if config.init is None:
         return build_model(config, encoder), torch.float16
-    return load_model(config.init, encoder.size, config.architecture.context, config.seed)
+    model, dtype = load_model(config.init, encoder.size, config.architecture.context, config.seed)
+    renew_embeddings(model, [_known(encoder, token) for token in config.renewed], config.seed)
+    return model, dtype
+
+
+def _known(encoder: Encoder, token: str) -> int:
+    id = encoder.tokenizer.token_to_id(token)
+    if id is None:
+        raise TrainingError(
+            f"renewed: {token!r} is no token of the model to start from; leave it out"
+        )
+    return id
