@@ -4,9 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
-from ...gates.canonical import canonical_json, digest
+from ...gates.canonical import canonical_json
 
 __all__ = ["GENESIS", "Blob", "as_text", "blob_digest", "event_hash", "from_text"]
 
@@ -14,9 +15,44 @@ GENESIS: Final = "0" * 64
 """``prev_hash`` of a run's first event."""
 
 
+_COLUMNS: Final = tuple(
+    (name, f'"{name}":')
+    for name in (
+        "actor",
+        "at",
+        "attempt",
+        "blobs",
+        "body",
+        "digests",
+        "kind",
+        "latency_s",
+        "monotonic_ns",
+        "prev_hash",
+        "run_id",
+        "seq",
+        "thought_id",
+    )
+)
+"""Every column of an event but its hash, in canonical order."""
+
+
 def event_hash(columns: Mapping[str, Any]) -> str:
     """SHA-256 over the canonical JSON of every column but ``hash`` itself."""
-    return digest({name: value for name, value in columns.items() if name != "hash"})
+    # Column by column, because a dict that is copied, sorted and walked takes three times as long.
+    text = ",".join([key + _spelt(columns[name]) for name, key in _COLUMNS])
+    return hashlib.sha256(f"{{{text}}}".encode("ascii")).hexdigest()
+
+
+def _spelt(value: Any) -> str:
+    """One value as canonical JSON spells it."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is int:
+        return str(value)
+    if value is None:
+        return "null"
+    return as_text(value)
 
 
 def blob_digest(salt: bytes, content: bytes) -> str:

@@ -281,7 +281,7 @@ def _explained(where: URL) -> Iterator[None]:
         raise LedgerError(explain(error, place(where))) from None
 
 
-def explain(error: DBAPIError | sqlite3.Error, name: str) -> str:
+def explain(error: Exception, name: str) -> str:
     """What a driver's error means for the ledger called ``name``, with the remedy."""
     original = error.orig if isinstance(error, DBAPIError) else error
     said = (str(original).strip().splitlines() or [type(error).__name__])[0]

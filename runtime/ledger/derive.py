@@ -10,30 +10,28 @@ from ...gates.verdict import Action
 from .chain import as_text, from_text
 from .events import EventKind
 
-__all__ = ["Change", "Derivation", "changes", "tag_score_rows", "thought_row"]
+__all__ = ["Change", "Derivation", "changes", "decision_row", "tag_score_rows", "thought_row"]
+
+Body = Mapping[str, Any]
+"""An event's body, read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a later event changes of a thought's row; None leaves the column as it is."""
+    """What a later event changes of one thought's row."""
 
-    thought: str
-    status: str | None = None
-    reason: str | None = None
-    score: float | None = None
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The columns that change, with their new values."""
-        new = {"status": self.status, "reason": self.reason, "score": self.score}
-        return {name: value for name, value in new.items() if value is not None}
+    columns: Mapping[str, Any]
+    """The new values, by column."""
+    thought: str | None = None
+    """The thought's id, or None where ``seq`` names it."""
+    seq: int | None = None
+    """The event that recorded the thought."""
 
 
 def thought_row(
-    event: Mapping[str, Any], agent: str, text: str, value: str | None
+    event: Mapping[str, Any], body: Body, agent: str, text: str, value: str | None
 ) -> dict[str, Any]:
-    """The row of the thought that a ``judged`` or ``placed`` event records."""
-    body = from_text(event["body"])
+    """A thought's row from its ``judged`` or ``placed`` event, in the table's order."""
     judgement = body["judgement"] or {}
     cause = (judgement.get("crossings") or [{}])[0]
     return {
@@ -69,9 +67,9 @@ def thought_row(
     }
 
 
-def tag_score_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for each tag that the verdict in a ``judged`` event read."""
-    judgement = from_text(event["body"])["judgement"] or {}
+def tag_score_rows(event: Mapping[str, Any], body: Body) -> list[dict[str, Any]]:
+    """One row for each tag that the verdict in a ``judged`` event read, in the table's order."""
+    judgement = body["judgement"] or {}
     crossings = judgement.get("crossings", [])
     rows: list[dict[str, Any]] = []
     for tag, scores in judgement.get("scores", {}).items():
@@ -92,22 +90,55 @@ def tag_score_rows(event: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def changes(event: Mapping[str, Any]) -> list[Change]:
+def decision_row(event: Mapping[str, Any], body: Body) -> dict[str, Any]:
+    """The row of the decision that a ``decided`` event records, in the table's order."""
+    return {
+        "run_id": event["run_id"],
+        "seq": event["seq"],
+        "thought_id": event["thought_id"],
+        "at": event["at"],
+        "actor": _storable(event["actor"]),
+        "approve": body["approve"],
+        "about": body["about"],
+        "reason": _storable(body["reason"]),
+    }
+
+
+def changes(event: Mapping[str, Any], body: Body) -> list[Change]:
     """What an event changes of thoughts that are there already."""
-    body = from_text(event["body"])
+    thought = event["thought_id"]
     match EventKind(event["kind"]):
         case EventKind.SCORED:
-            return [Change(event["thought_id"], score=body["score"])]
+            return [Change({"score": body["score"]}, thought)]
         case EventKind.SELECTED:
-            reason = _storable(body["reason"])
-            return [Change(id, Status.DROPPED.value, reason) for id in body["dropped"]]
+            fate = {"status": Status.DROPPED.value, "reason": _storable(body["reason"])}
+            return [Change(fate, id) for id in body["dropped"]]
         case EventKind.BACKED_UP:
-            return [Change(event["thought_id"], reason=_storable(body["reason"]))]
+            return [Change({"reason": _storable(body["reason"])}, thought)]
         case EventKind.ESCALATED:
             reason = _storable(body["reason"])
-            return [Change(event["thought_id"], Status.ESCALATED.value, reason)]
+            return [Change({"status": Status.ESCALATED.value, "reason": reason}, thought)]
+        case EventKind.DECIDED if body["about"] == "verdict":
+            status, word = (
+                (Status.KEPT, "approved") if body["approve"] else (Status.PRUNED, "refused")
+            )
+            reason = _storable(f"{word} by {event['actor']}: {body['reason']}")
+            return [Change({"status": status.value, "reason": reason}, thought)]
+        case EventKind.ERASED:
+            return _emptied(body)
         case _:
             return []
+
+
+def _emptied(body: Body) -> list[Change]:
+    """Thoughts whose text or value was erased, by the event that recorded them."""
+    emptied: dict[int, dict[str, Any]] = {}
+    for erased in body["blobs"].values():
+        if erased["name"] in ("text", "value"):
+            columns = emptied.setdefault(erased["seq"], {})
+            columns[erased["name"]] = "" if erased["name"] == "text" else None
+            columns["reason"] = _storable(f"erased: {body['reason']}")
+    return [Change(columns, seq=seq) for seq, columns in emptied.items()]
 
 
 def _storable(text: str | None) -> str | None:
@@ -122,21 +153,30 @@ class Derivation:
         self.agent = agent
         self.thoughts: dict[str, dict[str, Any]] = {}
         self.scores: dict[tuple[str, str], dict[str, Any]] = {}
+        self.decisions: dict[int, dict[str, Any]] = {}
+        self._recorded_by: dict[int, str] = {}
 
     def take(self, event: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
-        """Apply one event; ``blobs`` are the bytes by digest.
+        """Apply one event; ``blobs`` are the bytes by digest, empty for those that were erased.
 
         Raises ``KeyError`` or ``ValueError`` for an event that cannot be read.
         """
-        if event["kind"] in (EventKind.JUDGED, EventKind.PLACED):
+        body = from_text(event["body"])
+        kind = event["kind"]
+        if kind in (EventKind.JUDGED, EventKind.PLACED):
             named = from_text(event["blobs"])
-            value = blobs[named["value"]].decode() if "value" in named else None
+            # No JSON value is empty, so an empty one was erased.
+            value = (blobs[named["value"]].decode() or None) if "value" in named else None
             text = blobs[named["text"]].decode()
-            row = thought_row(event, self.agent, text, value)
+            row = thought_row(event, body, self.agent, text, value)
             self.thoughts[row["id"]] = row
-            for score in tag_score_rows(event):
+            self._recorded_by[event["seq"]] = row["id"]
+            for score in tag_score_rows(event, body):
                 self.scores[row["id"], score["tag"]] = score
-        for change in changes(event):
-            row = self.thoughts.get(change.thought)
+        if kind == EventKind.DECIDED:
+            self.decisions[event["seq"]] = decision_row(event, body)
+        for change in changes(event, body):
+            id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
+            row = self.thoughts.get(id or "")
             if row is not None:
                 row.update(change.columns)

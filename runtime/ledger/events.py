@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from ...agents.prompt import Sampling
 from ...agents.thought import Status
@@ -16,6 +16,9 @@ from ...gates.verdict import Crossing, Judgement
 from ..engines.protocol import EngineInfo
 
 __all__ = [
+    "AFTER_THE_END",
+    "About",
+    "ErasedBlob",
     "EventKind",
     "ModelIntent",
     "Retry",
@@ -23,7 +26,14 @@ __all__ = [
     "RunStatus",
     "Switch",
     "ThoughtRecord",
+    "ToolOutcome",
 ]
+
+About = Literal["verdict", "tool"]
+"""What a person decides on: the gate's verdict, or a tool call whose end is unknown."""
+
+ToolOutcome = Literal["done", "not done"]
+"""What a person found out about such a call."""
 
 
 class EventKind(StrEnum):
@@ -51,10 +61,24 @@ class EventKind(StrEnum):
     NOTED = "noted"
     """Anything else worth keeping: a budget that ended, a branch that was regrown."""
     RUN_FINISHED = "run_finished"
+    """How the run ended; a later ``resumed`` opens it again."""
+    RESUMED = "resumed"
+    """The run goes on after it was killed, or after a person decided."""
+    ABANDONED = "abandoned"
+    """A model call of a killed process: nobody will ever know what it said."""
+    DECIDED = "decided"
+    """A person decided on an escalated thought, or on a tool call whose end is unknown."""
+    ERASED = "erased"
+    """The bytes of some blobs are gone, for privacy; their digests stay in the chain."""
+
+
+AFTER_THE_END = frozenset({EventKind.RESUMED, EventKind.DECIDED, EventKind.ERASED, EventKind.NOTED})
+"""What may follow ``run_finished``."""
 
 
 class RunStatus(StrEnum):
-    """How a run ended. Without an end in the ledger it is *unfinished*: still going, or killed."""
+    """How a run ended: the status in its last ``run_finished``. It is *unfinished* (still going, or
+    killed) where there is none, or a later ``resumed``."""
 
     DONE = "done"
     EMPTY = "empty"
@@ -181,3 +205,14 @@ class ThoughtRecord:
     """The tool that the thought calls or called."""
     scope: Scope = "thought"
     """The scope it was judged in: ``thought``, or ``action`` when it is about to call a tool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedBlob:
+    """One blob whose bytes and salt go."""
+
+    digest: str
+    seq: int
+    """The event of the run that names it."""
+    name: str
+    """What that event calls it: ``prompt``, ``text``, ``evidence`` …"""

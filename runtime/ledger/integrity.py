@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
+from ...gates.canonical import digest
 from . import tables
 from .chain import GENESIS, blob_digest, event_hash, from_text
 from .derive import Derivation
@@ -164,8 +165,8 @@ def _verify_run(connection: Connection, run: str) -> None:
             bound = _verify_start(connection, row, event)
         if event["digests"] != bound:
             raise _DamageError(seq, f"event {seq} is bound to other digests than its run")
-        for name, digest in from_text(event["blobs"]).items():
-            if digest not in blobs:
+        for name, named in from_text(event["blobs"]).items():
+            if named not in blobs:
                 raise _DamageError(seq, f"the {name} of event {seq} is missing or was changed")
         try:
             derived.take(event, blobs)
@@ -206,7 +207,7 @@ def _verify_start(connection: Connection, row: Row, event: Row) -> str:
         raise _DamageError(
             None, f"policy {found['name']!r} was changed: it does not match its digest"
         )
-    return event_hash(body["digests"])
+    return digest(body["digests"])
 
 
 def _verify_derived(connection: Connection, run: str, derived: Derivation, last: int) -> None:

@@ -1,8 +1,10 @@
 """The ledger's tables, in types that SQLite and PostgreSQL share.
 
-Append-only: ``run``, ``event``, ``blob``, ``policy`` (triggers refuse UPDATE and DELETE). Derived
-from the events and rebuildable: ``thought``, ``tag_score``. JSON is canonical text, so that it can
-be hashed; times are UTC in ISO 8601 with microseconds, so that they sort as text.
+Append-only: ``run``, ``event``, ``blob``, ``policy``, ``checkpoint``, ``erasure`` (triggers refuse
+UPDATE, DELETE, TRUNCATE and replacement; a blob alone may be emptied, and only when ``erasure``
+names it). Derived from the events and rebuildable: ``thought``, ``tag_score``, ``decision``. JSON
+is canonical text, so that it can be hashed; times are UTC in ISO 8601 with microseconds, so that
+they sort as text.
 """
 
 from sqlalchemy import (
@@ -27,6 +29,9 @@ __all__ = [
     "APPEND_ONLY",
     "HEAD",
     "blob",
+    "checkpoint",
+    "decision",
+    "erasure",
     "event",
     "metadata",
     "policy",
@@ -35,7 +40,7 @@ __all__ = [
     "thought",
 ]
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision this version reads and writes; equal to the newest migration's."""
 
 metadata = MetaData(
@@ -106,6 +111,12 @@ event = Table(
         "run_id",
         sqlite_where=text("kind = 'run_finished'"),
         postgresql_where=text("kind = 'run_finished'"),
+    ),
+    Index(
+        "ix_event_resumed",
+        "run_id",
+        sqlite_where=text("kind = 'resumed'"),
+        postgresql_where=text("kind = 'resumed'"),
     ),
 )
 """The chain: seq has no gap within a run; each hash covers every other column."""
@@ -186,5 +197,48 @@ tag_score = Table(
 )
 """One row for each (judged thought, tag): its readings, and whether this tag decided."""
 
-APPEND_ONLY = (policy, blob, run, event)
+decision = Table(
+    "decision",
+    metadata,
+    Column("run_id", String(32), ForeignKey("run.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("thought_id", String(64), nullable=False),
+    Column("at", String(27), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("approve", Boolean, nullable=False),
+    Column("about", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Index(None, "thought_id"),
+)
+"""One row for each decision of a person: on a verdict, or on a tool call whose end is unknown."""
+
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("digest", String(64), ForeignKey("blob.digest"), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("at", String(27), nullable=False),
+    ForeignKeyConstraint(["run_id", "seq"], ["event.run_id", "event.seq"]),
+)
+"""Blobs whose bytes and salt were erased, with the ``erased`` event that says who and why."""
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(27), nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("events", BigInteger, nullable=False),
+    Column("root", String(64), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("key", String(64), nullable=False),
+    Column("signature", String(128), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("heads", Text, nullable=False),
+    CheckConstraint("number >= 1", name="number"),
+)
+"""A signed Merkle root over the heads of all runs; ``body`` is what the signature covers."""
+
+APPEND_ONLY = (policy, blob, run, event, erasure, checkpoint)
 """Tables whose rows are never changed or removed."""

@@ -1,181 +1,335 @@
 """One thread that writes, with group commit: what waits together is made durable together."""
 
 import asyncio
-import queue
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import OperationalError
 
 from . import tables
 from .connect import explain, place
 from .derive import Change
+from .doors import Door, Rows, door
 from .errors import LedgerError
 
-__all__ = ["Append", "Writer"]
+__all__ = ["Append", "Lane", "Writer"]
 
-_BATCH = 512
+_BATCH: Final = 512
 """Most appends in one transaction: enough for the disk, few enough to wait for."""
 
-_ORDER = (tables.blob, tables.run, tables.event, tables.thought, tables.tag_score)
-"""Parents before children, for the foreign keys."""
+_MOST_APPENDS: Final = 4096
+_MOST_BYTES: Final = 64 << 20
+"""What may wait to be written; beyond either, whoever appends waits first."""
 
-_CHANGE = (
-    sa.update(tables.thought)
-    .where(
-        tables.thought.c.run_id == sa.bindparam("in_run"),
-        tables.thought.c.id == sa.bindparam("thought"),
-    )
-    .values(
-        status=sa.func.coalesce(sa.bindparam("new_status", type_=sa.Text), tables.thought.c.status),
-        reason=sa.func.coalesce(sa.bindparam("new_reason", type_=sa.Text), tables.thought.c.reason),
-        score=sa.func.coalesce(sa.bindparam("new_score", type_=sa.Double), tables.thought.c.score),
-    )
-)
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """The rows of one event; all of them become durable, or none."""
-
-    run: str
-    rows: Sequence[tuple[sa.Table, Row]]
-    changes: Sequence[Change] = ()
-    policy: Row | None = None
-    """A policy that the ledger may have already."""
+_LINGER_S: Final = 0.05
+"""How long an append that nobody waits for may lie before it is written."""
 
 
 @dataclass(slots=True)
-class _Waiting:
-    append: Append
-    loop: asyncio.AbstractEventLoop
-    done: asyncio.Future[None] = field(init=False)
+class Lane:
+    """One run's way through the writer. Once an append is lost, nothing behind it is written:
+    an event after a lost one would leave a gap."""
 
-    def __post_init__(self) -> None:
-        self.done = self.loop.create_future()
+    run: str
+    failure: str | None = None
+    told: bool = False
+    """Whether somebody has heard of the failure."""
+
+    def check(self) -> None:
+        """Raises the :class:`LedgerError` that stopped this lane."""
+        if self.failure is not None:
+            self.told = True
+            raise LedgerError(self.failure)
+
+
+@dataclass(slots=True)
+class Append:
+    """The rows of one event; all of them become durable, or none."""
+
+    lane: Lane
+    event: tuple[Any, ...]
+    """With the columns of its table, in order."""
+    rows: Sequence[tuple[sa.Table, tuple[Any, ...]]]
+    """What else it adds."""
+    size: int
+    """Bytes, nearly."""
+    changes: Sequence[Change] = ()
+    emptied: Sequence[str] = ()
+    """Digests of the blobs whose bytes and salts go."""
+    done: "asyncio.Future[None] | None" = field(default=None, init=False)
+    """What somebody waits for; None where it rides along."""
+    lost: bool = field(default=False, init=False)
+    """Whether it was not written, as its lane's failure says."""
+
+    @property
+    def seq(self) -> int:
+        """The event's number."""
+        return self.event[1]
 
 
 class Writer:
     """Writes appends in the order in which they were put.
 
-    A write that fails is final: what waits and whatever comes later fails with the same
-    :class:`LedgerError`, because an event after a lost one would leave a gap.
+    What fails stops the lanes that had rows in it, and no other: when the database is back, other
+    lanes go on.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._failure: LedgerError | None = None
+        self.url = engine.url
+        self._door: Door | None = None
+        self._state = threading.Condition()
+        self._queue: deque[Append] = deque()
+        self._bytes = 0
+        self._hurry = False
+        """Whether somebody waits for what is in the queue."""
+        self._in_flight = 0
+        self._asleep = False
         self._closed = False
+        self._room: list[asyncio.Future[None]] = []
+        self._untold: list[Lane] = []
         # A daemon: what was awaited is durable, and a crash must not wait for a broken disk.
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
-    def put(self, append: Append) -> asyncio.Future[None]:
-        """Queue one append; the future is done when it is durable.
+    @property
+    def full(self) -> bool:
+        """Whether too much waits already."""
+        return len(self._queue) >= _MOST_APPENDS or self._bytes >= _MOST_BYTES
 
-        Raises :class:`LedgerError` at once after a failure or when closed.
+    async def room(self) -> None:
+        """Returns when there is room for another append."""
+        while True:
+            with self._state:
+                if not self.full or self._closed:
+                    return
+                freed = asyncio.get_running_loop().create_future()
+                self._room.append(freed)
+            await freed
+
+    def put(self, append: Append, *, wait: bool) -> "asyncio.Future[None] | None":
+        """Queue one append. With ``wait``, the future is done when it is durable.
+
+        Raises :class:`LedgerError` at once when its lane has failed or the writer is closed.
         """
-        if self._failure is not None:
-            raise LedgerError(str(self._failure))
-        if self._closed:
-            raise LedgerError("the ledger is closed: open it again to write to it")
-        waiting = _Waiting(append, asyncio.get_running_loop())
-        self._queue.put(waiting)
-        return waiting.done
+        append.lane.check()
+        if wait:
+            append.done = asyncio.get_running_loop().create_future()
+        with self._state:
+            if self._closed:
+                raise LedgerError("the ledger is closed: open it again to write to it")
+            self._queue.append(append)
+            self._bytes += append.size
+            self._hurry = self._hurry or wait
+            # Once for what comes together, and once for the first that nobody waits for.
+            if self._asleep and (wait or len(self._queue) == 1):
+                self._asleep = False
+                self._state.notify()
+        return append.done
+
+    async def flush(self) -> None:
+        """Returns when nothing waits to be written any more."""
+        while True:
+            with self._state:
+                if not self._queue and not self._in_flight:
+                    return
+                settled = asyncio.get_running_loop().create_future()
+                self._room.append(settled)
+                self._hurry = bool(self._queue)
+                self._state.notify()
+            await settled
 
     async def aclose(self) -> None:
-        """Write what waits, then let go of the database."""
-        if self._closed:
-            return
-        self._closed = True
-        self._queue.put(None)
+        """Write what waits, then let go of the database.
+
+        Raises :class:`LedgerError` where something was lost that nobody was told of.
+        """
+        with self._state:
+            if self._closed:
+                return
+            self._closed = True
+            self._state.notify()
         await asyncio.to_thread(self._thread.join)
         self._engine.dispose()
+        for lane in self._untold:
+            if not lane.told:
+                lane.check()
 
     def _work(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            batch, last = self._gather(first)
+        while batch := self._take():
             self._settle(batch)
-            if last:
+            with self._state:
+                self._in_flight = 0
+                rooms, self._room = self._room, []
+            _wake(batch, rooms)
+        if self._door is not None:
+            self._door.close()
+
+    def _take(self) -> list[Append]:
+        """All that waits, as soon as somebody waits for it; nothing when closed."""
+        with self._state:
+            while not self._hurry and not self._closed:
+                self._asleep = True
+                timely = self._state.wait(_LINGER_S if self._queue else None)
+                self._asleep = False
+                if not timely and self._queue:
+                    break
+            batch: list[Append] = []
+            while self._queue and len(batch) < _BATCH:
+                batch.append(self._queue.popleft())
+            self._bytes -= sum(append.size for append in batch)
+            self._hurry = self._hurry and bool(self._queue)
+            self._in_flight = len(batch)
+            return batch
+
+    def _settle(self, batch: Sequence[Append]) -> None:
+        """Make the batch durable; where that fails, stop the lanes concerned."""
+        going: list[Append] = []
+        for append in batch:
+            append.lost = append.lane.failure is not None
+            if not append.lost:
+                going.append(append)
+        if not going:
+            return
+        try:
+            self._write(going)
+        except self._trouble as error:
+            self._stop(going, explain(error, place(self.url)))
+        except Exception as error:
+            lanes = {id(append.lane): append.lane for append in going}
+            if len(lanes) == 1:
+                self._stop(going, _fault(error, going))
                 return
+            # One of them brought a row that the database refuses; the others did nothing wrong.
+            for lane in lanes.values():
+                self._settle([append for append in going if append.lane is lane])
 
-    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
-        """All that waits now, and whether the writer was closed behind it."""
-        batch = [first]
-        while len(batch) < _BATCH:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return batch, True
-            batch.append(item)
-        return batch, False
+    @property
+    def _trouble(self) -> tuple[type[Exception], ...]:
+        """What the driver raises when the database, not a row, is at fault."""
+        driver = self._engine.dialect.loaded_dbapi
+        return (driver.OperationalError, OperationalError, OSError)
 
-    def _settle(self, batch: list[_Waiting]) -> None:
-        if self._failure is None:
-            try:
-                with self._engine.begin() as connection:
-                    _write(connection, [waiting.append for waiting in batch])
-            except DBAPIError as error:
-                name = place(self._engine.url)
-                self._failure = LedgerError(f"{explain(error, name)}; nothing more was recorded")
-            except Exception as error:
-                # Whatever it was, the rows are not there: the runs that wait must hear of it.
-                self._failure = LedgerError(f"the ledger cannot be written: {error!r}")
-        for loop in {waiting.loop for waiting in batch}:
-            ours = [waiting.done for waiting in batch if waiting.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_wake, ours, self._failure)
-            except RuntimeError:
-                continue  # that loop is closed, so nobody waits there any more
+    def _stop(self, appends: Iterable[Append], why: str) -> None:
+        for append in appends:
+            lane = append.lane
+            append.lost = True
+            if lane.failure is None:
+                lane.failure = (
+                    f"{why}; run {lane.run} stops before event {append.seq}, what was "
+                    f"acknowledged is kept: resume it with `secateur run --resume {lane.run}`"
+                )
+                self._untold.append(lane)
+
+    def _write(self, appends: Sequence[Append]) -> None:
+        """One transaction. A connection that was lost is made anew, once."""
+        fresh = self._door is None
+        committing = False
+        try:
+            opened = self._open()
+            opened.begin()
+            _insert(opened, appends)
+            committing = True
+            opened.commit()
+        except BaseException:
+            if self._undo():
+                raise
+            if fresh:
+                raise
+            # The connection is gone, so the transaction is undone, or it is done and nobody could
+            # say so; then the last event is there.
+            if not (committing and self._landed(appends[-1])):
+                self._write(appends)
+
+    def _open(self) -> Door:
+        if self._door is None:
+            self._door = door(self._engine)
+        return self._door
+
+    def _undo(self) -> bool:
+        """Whether the transaction could be undone; without that the door is let go."""
+        if self._door is None:
+            return False
+        try:
+            self._door.rollback()
+        except Exception:
+            self._door.close()
+            self._door = None
+            return False
+        return True
+
+    def _landed(self, append: Append) -> bool:
+        found = self._open().first(
+            "SELECT hash FROM event WHERE run_id = ? AND seq = ?", append.event[:2]
+        )
+        return found is not None and found[0] == append.event[-1]
 
 
-def _wake(futures: Iterable[asyncio.Future[None]], failure: LedgerError | None) -> None:
-    for future in futures:
+def _wake(batch: Iterable[Append], rooms: Iterable["asyncio.Future[None]"]) -> None:
+    """Let go of who waits: one call into each event loop."""
+    ends = [(a.done, a.lane if a.lost else None) for a in batch if a.done is not None]
+    ends += [(room, None) for room in rooms]
+    loops: dict[asyncio.AbstractEventLoop, list[_End]] = {}
+    for end in ends:
+        loops.setdefault(end[0].get_loop(), []).append(end)
+    for loop, ours in loops.items():
+        try:
+            loop.call_soon_threadsafe(_done, ours)
+        except RuntimeError:
+            continue  # that loop is closed, so nobody waits there any more
+
+
+_End = tuple["asyncio.Future[None]", Lane | None]
+"""Whom to wake, and the lane that stopped where the append was lost."""
+
+
+def _done(ends: Iterable[_End]) -> None:
+    for future, stopped in ends:
         if future.done():  # its task was cancelled; the event is written all the same
             continue
-        if failure is None:
+        if stopped is None:
             future.set_result(None)
         else:
-            future.set_exception(LedgerError(str(failure)))
+            stopped.told = True
+            future.set_exception(LedgerError(stopped.failure))
 
 
-def _write(connection: Connection, appends: Sequence[Append]) -> None:
-    for policy in (append.policy for append in appends if append.policy is not None):
-        connection.execute(_insert_new_policy(connection.dialect.name), policy)
-    by_table: dict[sa.Table, list[Row]] = {table: [] for table in _ORDER}
+def _fault(error: Exception, appends: Sequence[Append]) -> str:
+    """What is wrong with the rows of one run."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "pk_event" in said or "event is append-only" in said:
+        return (
+            f"run {appends[0].lane.run} has such an event already: another writer appends to "
+            "this run, and one of the two must end"
+        )
+    return f"the database refuses a row: {said}"
+
+
+def _insert(opened: Door, appends: Sequence[Append]) -> None:
+    rows: Rows = {tables.event: [append.event for append in appends]}
     for append in appends:
         for table, row in append.rows:
-            by_table[table].append(row)
-    for table, rows in by_table.items():
-        if rows:
-            connection.execute(sa.insert(table), rows)
-    changed = [
-        {"in_run": append.run, **_renamed(change)}
-        for append in appends
-        for change in append.changes
-    ]
-    if changed:
-        connection.execute(_CHANGE, changed)
+            rows.setdefault(table, []).append(row)
+    if tables.policy in rows:
+        rows[tables.policy] = list({row[0]: row for row in rows[tables.policy]}.values())
+    opened.insert(rows)
+    changes = [(append.lane.run, change) for append in appends for change in append.changes]
+    for run, change in changes:
+        statement, values = _update(change.columns)
+        named = ("id", change.thought) if change.seq is None else ("seq", change.seq)
+        opened.execute(
+            f"{statement} WHERE run_id = ? AND {named[0]} = ?", [(*values, run, named[1])]
+        )
+    emptied = [(digest,) for append in appends for digest in append.emptied]
+    if emptied:
+        opened.execute("UPDATE blob SET bytes = '', salt = '' WHERE digest = ?", emptied)
 
 
-def _renamed(change: Change) -> Row:
-    values = asdict(change)
-    return {"thought": values.pop("thought"), **{f"new_{k}": v for k, v in values.items()}}
-
-
-def _insert_new_policy(dialect: str) -> sa.Insert:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(tables.policy).on_conflict_do_nothing()
+def _update(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    names = ", ".join(f"{name} = ?" for name in columns)
+    return f"UPDATE thought SET {names}", list(columns.values())

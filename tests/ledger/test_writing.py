@@ -129,7 +129,7 @@ async def test_nothing_is_added_to_a_finished_run_or_a_closed_ledger(tmp_path, m
         other = await ledger.start(make.start())
         await log.finish(RunStatus.DONE, "up")
         with pytest.raises(LedgerError, match="is finished"):
-            await log.note("late", {})
+            await log.score("t1", 1.0, "late")
     with pytest.raises(LedgerError, match="is closed"):
         await other.note("later", {})
 
@@ -233,7 +233,7 @@ def test_a_disk_that_is_full_fails_the_run_and_keeps_what_was_acknowledged(tmp_p
     *lines, last = out.splitlines()
     assert process.returncode == 0
     assert last.startswith("failed: ")
-    assert "nothing more was recorded" in last
+    assert "what was acknowledged is kept" in last
     assert len(lines) > 5
     check_acknowledged(path, [(run, thought) for run, thought in map(str.split, lines)])
 

@@ -1,0 +1,495 @@
+"""The record of one run as it is written: each method appends one event to its chain."""
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, assert_never
+
+import sqlalchemy as sa
+
+from ...agents.thought import Status
+from ...gates.canonical import digest
+from ...gates.control import Control
+from . import tables
+from .chain import Blob, as_text, event_hash
+from .derive import changes, decision_row, tag_score_rows, thought_row
+from .errors import LedgerError
+from .events import (
+    AFTER_THE_END,
+    About,
+    ErasedBlob,
+    EventKind,
+    ModelIntent,
+    Retry,
+    RunStart,
+    RunStatus,
+    Switch,
+    ThoughtRecord,
+    ToolOutcome,
+)
+from .judgements import judgement_to_json
+from .provenance import run_digests
+from .writer import Append, Lane, Writer
+
+__all__ = ["Clock", "Known", "RunLog"]
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Where the ledger's times come from."""
+
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    monotonic_ns: Callable[[], int] = time.monotonic_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Where a run's chain stands: what its next event needs to know."""
+
+    run: str
+    agent: str
+    digests: Mapping[str, str]
+    """What event 0 bound the run to."""
+    bound: str
+    """The digest that its last event carries."""
+    seq: int
+    """Of the next event."""
+    head: str
+    """Hash of the last one."""
+    thoughts: Mapping[str, str]
+    """The status of every thought that stands."""
+
+
+class RunLog:
+    """Appends to one run. What is about to be acted upon (intents, verdicts, a tool's result, an
+    escalation, a decision, start and end) is durable when its method returns. What merely tells
+    (a score, a selection, a note, a thought that neither model nor tool made) is queued, in order,
+    and durable before anything that is awaited after it.
+
+    Raises :class:`LedgerError` where it cannot be; after that every append fails, so that the
+    chain has no gap. :meth:`.Ledger.reopen` goes on once the database is back.
+    """
+
+    def __init__(self, known: Known, writer: Writer, clock: Clock) -> None:
+        self.run = known.run
+        self._agent = known.agent
+        self._digests = dict(known.digests)
+        self._bound = known.bound
+        self._seq = known.seq
+        self._head = known.head
+        self._thoughts = dict(known.thoughts)
+        self._writer = writer
+        self._clock = clock
+        self._lane = Lane(known.run)
+        self._lock = threading.Lock()
+        self._closed = "not resumed: call resumed() first"
+
+    async def started(self, start: RunStart) -> None:
+        """The first event of the chain, with the run's row and its policy."""
+        self._closed = None
+        info = start.engine
+        at = _iso(self._clock.now())
+        task = _blob(start.task)
+        policy = as_text(start.policy.model_dump(mode="json"))
+        described = {
+            "agent": start.agent,
+            "context": start.context,
+            "seed": start.seed,
+            "policy": start.policy.digest,
+            "engine": info.engine,
+            "model": info.model,
+        }
+        body = {
+            **described,
+            "digests": self._digests,
+            "context_length": info.context_length,
+            "vocabulary": info.vocabulary.vocabulary.model_dump(mode="json"),
+            "token_ids": info.vocabulary.ids,
+            "options": dict(start.options),
+        }
+        run = {
+            "id": self.run,
+            **described,
+            "task": task.digest,
+            "digests": as_text(self._digests),
+            "started_at": at,
+        }
+        await self._append(
+            EventKind.RUN_STARTED,
+            body,
+            blobs={"task": task},
+            at=at,
+            rows=[
+                (tables.policy, (start.policy.digest, start.policy.name, policy)),
+                (tables.run, tuple(run[column.name] for column in tables.run.c)),
+            ],
+        )
+
+    async def resumed(self, start: RunStart, reason: str, *, by: str = "runtime") -> None:
+        """The run goes on, with the code that is here now; all else must be as it was.
+
+        Raises :class:`LedgerError` where policy, model, tokenizer or vocabulary is another.
+        """
+        now = run_digests(start)
+        for what in ("policy", "model", "tokenizer", "vocabulary"):
+            if now[what] != self._digests[what]:
+                raise LedgerError(
+                    f"run {self.run} cannot go on with another {what} ({now[what][:12]}, it began "
+                    f"with {self._digests[what][:12]}): resume it with that one, or run it anew"
+                )
+        with self._lock:
+            before, self._bound = self._bound, digest(now)
+        try:
+            await self._append(EventKind.RESUMED, {"digests": now, "by": by, "reason": reason})
+        except BaseException:
+            self._bound = before
+            raise
+
+    async def abandon(self, thought: str, attempt: int, reason: str) -> None:
+        """Give up a model call whose process was killed; the next attempt follows."""
+        await self._append(
+            EventKind.ABANDONED, {"reason": reason}, thought=thought, attempt=attempt
+        )
+
+    async def decide(
+        self,
+        thought: str,
+        *,
+        approve: bool,
+        by: str,
+        reason: str,
+        about: About = "verdict",
+        outcome: ToolOutcome | None = None,
+    ) -> None:
+        """What a person decided on an escalated thought, or found out about a tool call.
+
+        Raises :class:`LedgerError` where there is nothing of the kind to decide.
+        """
+        match about:
+            case "verdict":
+                status = self._thoughts.get(thought)
+                if status != Status.ESCALATED:
+                    state = "not in it" if status is None else status
+                    raise LedgerError(
+                        f"thought {thought} of run {self.run} does not wait for a person (it is "
+                        f"{state}): decide on an escalated one"
+                    )
+                if outcome is not None:
+                    raise LedgerError("an outcome belongs to a tool call, not to a verdict")
+            case "tool":
+                if approve and outcome is None:
+                    raise LedgerError("say whether the tool call was done or not done")
+            case _:
+                assert_never(about)
+        await self._append(
+            EventKind.DECIDED,
+            {"approve": approve, "reason": reason, "about": about, "outcome": outcome},
+            actor=_person(by),
+            thought=thought,
+        )
+
+    async def erased(self, blobs: Sequence[ErasedBlob], *, by: str, reason: str) -> None:
+        """Empty these blobs of the run, bytes and salts, and say so in its chain."""
+        named = {blob.digest: {"seq": blob.seq, "name": blob.name} for blob in blobs}
+        if not named:
+            raise LedgerError(f"nothing of run {self.run} was named to be erased")
+        await self._append(
+            EventKind.ERASED,
+            {"blobs": named, "reason": reason},
+            actor=_person(by),
+            emptied=list(named),
+        )
+
+    async def intend(self, intent: ModelIntent) -> None:
+        """Before the model is called."""
+        prompt = {"ids": list(intent.prompt_ids), "text": intent.prompt_text}
+        await self._append(
+            EventKind.MODEL_INTENDED,
+            {
+                "operation": intent.operation,
+                "parents": list(intent.parents),
+                "sampling": asdict(intent.sampling),
+                "controls": _spelt(intent.controls),
+                "seed": intent.seed,
+                "accepted": intent.accepted,
+            },
+            thought=intent.thought,
+            attempt=intent.attempt,
+            blobs={"prompt": _blob(as_text(prompt))},
+        )
+
+    async def switch(self, thought: str, attempt: int, switch: Switch, prompt_text: str) -> None:
+        """Before the model is called again for the same thought, with other controls."""
+        prompt = {"ids": list(switch.prompt_ids), "text": prompt_text}
+        await self._append(
+            EventKind.SWITCHED,
+            {
+                "token": switch.token,
+                "from": _spelt(switch.before),
+                "to": _spelt(switch.after),
+                "seed": switch.seed,
+                "spent_after": switch.spent_after,
+            },
+            thought=thought,
+            attempt=attempt,
+            blobs={"prompt": _blob(as_text(prompt))},
+        )
+
+    async def back_up(self, retry: Retry) -> None:
+        """A try, judged before, gives way to one that goes on from its accepted prefix."""
+        cause = retry.cause
+        await self._append(
+            EventKind.BACKED_UP,
+            {
+                "following": retry.following,
+                "token": retry.token,
+                "back_to": retry.back_to,
+                "discarded": retry.discarded,
+                "rule": cause.rule,
+                "tag": str(cause.tag),
+                "reading": str(cause.reading),
+                "score": cause.score,
+                "threshold": cause.threshold,
+                "controls": _spelt(retry.controls),
+                "seed": retry.seed,
+                "reason": retry.reason,
+            },
+            thought=retry.thought,
+            attempt=retry.attempt,
+            blobs={"discarded": _blob(retry.text)},
+        )
+
+    async def judge(self, thought: ThoughtRecord) -> None:
+        """A generated thought with its evidence and verdict, before it is acted upon."""
+        await self._record(EventKind.JUDGED, thought, "gate")
+
+    async def place(self, thought: ThoughtRecord) -> None:
+        """A thought that no model wrote; durable at once where it comes from a tool."""
+        await self._record(EventKind.PLACED, thought, "runtime", wait=thought.acted is not None)
+
+    async def score(self, thought: str, score: float, operation: str) -> None:
+        """A thought that was there got a score from a function."""
+        body = {"score": _number(score, "the score"), "operation": operation}
+        await self._append(EventKind.SCORED, body, thought=thought, wait=False)
+
+    async def select(self, kept: Sequence[str], dropped: Sequence[str], reason: str) -> None:
+        """Some go on; ``dropped`` become :attr:`Status.DROPPED` for ``reason``."""
+        body = {"kept": list(kept), "dropped": list(dropped), "reason": reason}
+        await self._append(EventKind.SELECTED, body, wait=False)
+
+    async def intend_tool(self, thought: str, tool: str, arguments: Mapping[str, Any]) -> None:
+        """Before the tool is called."""
+        given = _json(dict(arguments), f"the arguments of tool {tool!r}")
+        await self._append(
+            EventKind.TOOL_INTENDED,
+            {"tool": tool},
+            thought=thought,
+            blobs={"arguments": _blob(given)},
+        )
+
+    async def tool_result(
+        self, thought: str, tool: str, text: str, *, ok: bool, latency_s: float | None = None
+    ) -> None:
+        """What the tool said. An intent without this stays unknown, and is not run again."""
+        await self._append(
+            EventKind.TOOL_RETURNED,
+            {"tool": tool, "ok": ok},
+            actor=f"tool:{tool}",
+            thought=thought,
+            latency_s=latency_s,
+            blobs={"result": _blob(text)},
+        )
+
+    async def escalate(self, thought: str, reason: str) -> None:
+        """The thought waits for a person."""
+        await self._append(EventKind.ESCALATED, {"reason": reason}, thought=thought)
+
+    async def note(self, topic: str, body: Mapping[str, Any], thought: str | None = None) -> None:
+        """Anything else: a budget that ended, a branch that was regrown."""
+        said = {"topic": topic, "body": dict(body)}
+        await self._append(EventKind.NOTED, said, thought=thought, wait=False)
+
+    async def finish(self, status: RunStatus, result: str | None = None) -> None:
+        """The last event of the run: its status, and its result or the reason for having none."""
+        blobs = {} if result is None else {"result": _blob(result)}
+        await self._append(EventKind.RUN_FINISHED, {"status": status.value}, blobs=blobs)
+
+    async def _record(
+        self, kind: EventKind, thought: ThoughtRecord, actor: str, *, wait: bool = True
+    ) -> None:
+        judgement = thought.judgement
+        body = {
+            "parents": list(thought.parents),
+            "operation": thought.operation,
+            "kind": thought.kind,
+            "depth": thought.depth,
+            "index": thought.index,
+            "status": thought.status.value,
+            "scope": thought.scope,
+            "score": _number(thought.score, f"the score of thought {thought.id}"),
+            "tokens": thought.tokens,
+            "spent_after": thought.spent_after,
+            "accepted": thought.accepted,
+            "acted": thought.acted,
+            "reason": thought.reason,
+            "judgement": None if judgement is None else judgement_to_json(judgement),
+        }
+        blobs = {"text": _blob(thought.text)}
+        if thought.value is not None:
+            blobs["value"] = _blob(_json(thought.value, f"the value of thought {thought.id}"))
+        if thought.evidence is not None:
+            blobs["evidence"] = _blob(thought.evidence.to_bytes())
+        await self._append(
+            kind,
+            body,
+            actor=actor,
+            thought=thought.id,
+            attempt=thought.attempt,
+            latency_s=thought.latency_s,
+            blobs=blobs,
+            wait=wait,
+        )
+
+    async def _append(
+        self,
+        kind: EventKind,
+        body: Mapping[str, Any],
+        *,
+        actor: str = "runtime",
+        thought: str | None = None,
+        attempt: int | None = None,
+        latency_s: float | None = None,
+        blobs: Mapping[str, Blob] = MappingProxyType({}),
+        at: str | None = None,
+        rows: Sequence[tuple[sa.Table, tuple[Any, ...]]] = (),
+        emptied: Sequence[str] = (),
+        wait: bool = True,
+    ) -> None:
+        text = _json(body, f"a {kind} event")
+        latency_s = _number(latency_s, "the latency")
+        if self._writer.full:
+            await self._writer.room()
+        with self._lock:  # seq, hash and place in the queue belong together
+            self._lane.check()
+            if self._closed is not None and kind not in AFTER_THE_END:
+                raise LedgerError(f"run {self.run} is {self._closed}")
+            event: Row = {
+                "run_id": self.run,
+                "seq": self._seq,
+                "kind": kind.value,
+                "at": at or _iso(self._clock.now()),
+                "monotonic_ns": self._clock.monotonic_ns(),
+                "actor": actor,
+                "thought_id": thought,
+                "attempt": attempt,
+                "digests": self._bound,
+                "latency_s": latency_s,
+                "blobs": as_text({name: blob.digest for name, blob in blobs.items()}),
+                "body": text,
+                "prev_hash": self._head,
+            }
+            event["hash"] = event_hash(event)
+            more = [
+                (tables.blob, (blob.digest, blob.salt, blob.content)) for blob in blobs.values()
+            ]
+            more += rows
+            more += self._derived(kind, event, body, blobs)
+            append = Append(
+                self._lane,
+                tuple(event.values()),
+                more,
+                len(text) + sum(len(blob.content) for blob in blobs.values()),
+                changes(event, body),
+                emptied,
+            )
+            durable = self._writer.put(append, wait=wait)
+            self._seq, self._head = self._seq + 1, event["hash"]
+            self._follow(kind, thought, body)
+        if durable is not None:
+            await durable
+
+    def _derived(
+        self, kind: EventKind, event: Row, body: Mapping[str, Any], blobs: Mapping[str, Blob]
+    ) -> list[tuple[sa.Table, tuple[Any, ...]]]:
+        if kind in (EventKind.JUDGED, EventKind.PLACED):
+            if event["thought_id"] in self._thoughts:
+                raise LedgerError(
+                    f"thought {event['thought_id']} stands in run {self.run} already: "
+                    "a second one needs another attempt or index"
+                )
+            value = blobs["value"].content.decode() if "value" in blobs else None
+            row = thought_row(event, body, self._agent, blobs["text"].content.decode(), value)
+            scores = tag_score_rows(event, body)
+            return [
+                (tables.thought, tuple(row.values())),
+                *((tables.tag_score, tuple(score.values())) for score in scores),
+            ]
+        if kind is EventKind.DECIDED:
+            return [(tables.decision, tuple(decision_row(event, body).values()))]
+        if kind is EventKind.ERASED:
+            run, seq, at = event["run_id"], event["seq"], event["at"]
+            return [(tables.erasure, (each, run, seq, at)) for each in body["blobs"]]
+        return []
+
+    def _follow(self, kind: EventKind, thought: str | None, body: Mapping[str, Any]) -> None:
+        """Keep in mind what the next events depend on."""
+        match kind:
+            case EventKind.JUDGED | EventKind.PLACED:
+                self._thoughts[str(thought)] = body["status"]
+            case EventKind.ESCALATED:
+                self._thoughts[str(thought)] = Status.ESCALATED.value
+            case EventKind.DECIDED if body["about"] == "verdict":
+                self._thoughts[str(thought)] = (
+                    Status.KEPT if body["approve"] else Status.PRUNED
+                ).value
+            case EventKind.RESUMED:
+                self._closed = None
+            case EventKind.RUN_FINISHED:
+                self._closed = "finished: nothing can be added to it but a person's decision"
+            case _:
+                pass
+
+
+def _spelt(controls: Mapping[str, Control]) -> dict[str, str]:
+    return {tag: str(control) for tag, control in controls.items()}
+
+
+def _person(name: str) -> str:
+    """The actor that a person is. Raises :class:`LedgerError` for a name nobody could read."""
+    if not name.strip() or not name.isprintable():
+        raise LedgerError("say who decides: a name of printable characters, on one line")
+    return f"person:{name.strip()}"
+
+
+def _iso(moment: datetime) -> str:
+    """UTC with microseconds: 27 characters that sort by time."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _blob(content: str | bytes) -> Blob:
+    """Sealed under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+    return Blob(secrets.token_bytes(16), raw)
+
+
+def _number(value: float | None, what: str) -> float | None:
+    """As the database will give it back, which the hash must fit. Refuses NaN and infinities."""
+    if value is None:
+        return None
+    if not math.isfinite(value):
+        raise LedgerError(f"{what} cannot be recorded: it is {value}; it must be a finite number")
+    return float(value)
+
+
+def _json(value: Any, what: str) -> str:
+    try:
+        return as_text(value)
+    except (TypeError, ValueError) as error:
+        raise LedgerError(f"{what} cannot be recorded: {error}; use plain JSON data") from None
