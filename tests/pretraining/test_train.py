@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from secateur.pretraining.corpus import Corpus, CorpusConfig
 from secateur.pretraining.document import Document, Line
 from secateur.pretraining.errors import TrainingError
+from secateur.pretraining.existing import renew_embeddings
 from secateur.pretraining.pools import batches
 from secateur.pretraining.schemes import TagScheme
 from secateur.pretraining.tokenizer import Encoder
@@ -170,6 +171,22 @@ def test_pretraining_goes_on_from_an_existing_model(tmp_path: Path) -> None:
     assert len(losses(tmp_path / "out")) == 7
 
 
+def test_embeddings_that_grew_together_are_drawn_apart(tmp_path: Path) -> None:
+    source = random_gpt2(tmp_path / "gpt2")
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    ids = [Tokenizer.from_file(str(source / "tokenizer.json")).token_to_id(t) for t in "ABC"]
+    table = model.get_input_embeddings().weight.data
+    table[ids] = table[ids[0]].clone()
+    before = table.clone()
+    renew_embeddings(model, ids, seed=1)
+    alike = torch.corrcoef(table[ids])
+    assert alike[0, 1] < 0.9
+    assert alike[1, 2] < 0.9
+    others = [row for row in range(len(table)) if row not in ids]
+    assert torch.equal(table[others], before[others])
+    assert torch.equal(model.get_output_embeddings().weight, table)  # they are one, and drawn once
+
+
 def random_gpt2(folder: Path) -> Path:
     """A small random GPT-2, stored in bfloat16, with a byte-level BPE and one special token."""
     tokenizer = Tokenizer(models.BPE())
@@ -199,6 +216,10 @@ def test_a_start_that_cannot_be_is_refused_with_the_remedy(tmp_path: Path) -> No
     for change, remedy in (
         ({"init": tmp_path}, "tokenizer.json: no tokenizer there"),
         ({"init": tmp_path, "tokenizer": source}, "no config.json"),
+        (
+            {"init": source, "architecture": Architecture(context=64), "renewed": ("<no>",)},
+            "'<no>' is no token",
+        ),
         ({"init": source}, r"write architecture: \{context: 64\}"),
     ):
         with pytest.raises(TrainingError, match=remedy):
