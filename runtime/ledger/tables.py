@@ -2,9 +2,9 @@
 
 Append-only: ``run``, ``event``, ``blob``, ``policy``, ``checkpoint``, ``erasure`` (triggers refuse
 UPDATE, DELETE, TRUNCATE and replacement; a blob alone may be emptied, and only when ``erasure``
-names it). Derived from the events and rebuildable: ``thought``, ``tag_score``, ``decision``. JSON
-is canonical text, so that it can be hashed; times are UTC in ISO 8601 with microseconds, so that
-they sort as text.
+names it). Derived from the events and rebuildable: ``thought``, ``tag_score``, ``decision``, and
+``passage`` with its mark (full text). JSON is canonical text, so that it can be hashed; times are
+UTC in ISO 8601 with microseconds, so that they sort as text.
 """
 
 from sqlalchemy import (
@@ -33,14 +33,17 @@ __all__ = [
     "decision",
     "erasure",
     "event",
+    "in_metadata",
     "metadata",
+    "passage",
+    "passage_mark",
     "policy",
     "run",
     "tag_score",
     "thought",
 ]
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision this version reads and writes; equal to the newest migration's."""
 
 metadata = MetaData(
@@ -164,8 +167,28 @@ thought = Table(
         "ix_thought_pruned_tag",
         "tag",
         "at",
+        "reached",
         sqlite_where=text("status = 'pruned'"),
         postgresql_where=text("status = 'pruned'"),
+    ),
+    Index(
+        "ix_thought_pruned_agent",
+        "agent",
+        "at",
+        sqlite_where=text("status = 'pruned'"),
+        postgresql_where=text("status = 'pruned'"),
+    ),
+    Index(
+        "ix_thought_pruned_run_id",
+        "run_id",
+        "at",
+        sqlite_where=text("status = 'pruned'"),
+        postgresql_where=text("status = 'pruned'"),
+    ),
+    Index(None, "at"),
+    # Not all of the parents: a merge of many would be more than an index can hold.
+    Index(
+        "ix_thought_place", "run_id", text("substr(parents, 1, 40)"), "status", "child", "tokens"
     ),
 )
 """One row for each node of the graph, with what decided its fate."""
@@ -240,5 +263,43 @@ checkpoint = Table(
 )
 """A signed Merkle root over the heads of all runs; ``body`` is what the signature covers."""
 
+passage = Table(
+    "passage",
+    metadata,
+    Column(
+        "number",
+        BigInteger().with_variant(Integer, "sqlite"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("run_id", String(32), nullable=False),
+    Column("thought_id", String(64), nullable=False),
+    Column("at", String(27), nullable=False),
+    Index(None, "run_id", "thought_id", unique=True),
+)
+"""One row for each thought whose words are indexed in ``passage_words``, by a number that grows
+with its time. That index is the database's own kind (see :mod:`.passages`), so it is no table here.
+"""
+
+passage_mark = Table(
+    "passage_mark",
+    metadata,
+    Column("run_id", String(32), primary_key=True),
+    Column("upto", Integer, nullable=False),
+    Column("settled", Boolean, nullable=False),
+    Index(
+        "ix_passage_mark_open",
+        "run_id",
+        sqlite_where=text("NOT settled"),
+        postgresql_where=text("NOT settled"),
+    ),
+)
+"""One row for each run, made and reopened by triggers: the last event whose words are indexed."""
+
 APPEND_ONLY = (policy, blob, run, event, erasure, checkpoint)
 """Tables whose rows are never changed or removed."""
+
+
+def in_metadata(name: str | None, kind: str, _parents: object) -> bool:
+    """Whether Alembic is to compare this with the tables above; for its ``include_name``."""
+    return kind != "table" or not (name or "").startswith("passage_words")

@@ -1,0 +1,198 @@
+"""What a question is narrowed to: by tag, fate, run and time; the same for every list."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypedDict
+
+import sqlalchemy as sa
+
+from ...agents.thought import Status
+from ...gates.reading import Reading
+from ...gates.verdict import Action
+from . import tables
+from .errors import LedgerError
+
+__all__ = ["Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
+
+_SPAN = re.compile(r"^(\d{1,6})([mhdw])$")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+Meaning = Literal["decided", "recorded"]
+"""Whether a tag and its reading are those that decided, or any that were recorded."""
+
+
+class RunFilters(TypedDict, total=False):
+    """What runs can be asked for by."""
+
+    status: str | None
+    """A :class:`RunStatus`, or ``unfinished``."""
+    agent: str | None
+    context: str | None
+    model: str | None
+    policy: str | None
+    """Its name, or the start of its digest (six digits or more)."""
+    since: datetime | str | None
+    """A time with its zone, or ``7d``, ``12h``, ``30m``, ``2w`` back from now, or an ISO date."""
+    until: datetime | str | None
+
+
+class Filters(RunFilters, total=False):
+    """What thoughts can be asked for by; ``status`` is a thought's."""
+
+    run: str | None
+    """Its id or the start of it."""
+    tag: str | None
+    reading: str | None
+    min_score: float | None
+    """The reading was at least this."""
+    max_score: float | None
+    """The reading was at most this."""
+    action: str | None
+    operation: str | None
+    text: str | None
+    """Plain words and "quoted phrases" in what was asked or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Filters that were read and checked."""
+
+    status: str | None = None
+    agent: str | None = None
+    context: str | None = None
+    model: str | None = None
+    policy: str | None = None
+    since: str | None = None
+    until: str | None = None
+    run: str | None = None
+    tag: str | None = None
+    reading: Reading | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    action: Action | None = None
+    operation: str | None = None
+    text: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, run: str | None = None) -> "Narrow":
+        """Check what was given; ``run`` is the whole id of the run it names.
+
+        Raises :class:`LedgerError` for a word, a number or a time that is none.
+        """
+        unknown = set(given) - {field.name for field in fields(cls)}
+        if unknown:
+            raise TypeError(f"no such filter: {', '.join(sorted(unknown))}")
+        read = {name: value for name, value in given.items() if value is not None}
+        for name in ("since", "until"):
+            if name in read:
+                read[name] = iso(moment(read[name]))
+        for name in ("min_score", "max_score"):
+            if name in read and math.isnan(read[name]):
+                raise LedgerError(f"{name} is not a number: write one such as 0.8")
+        if "reading" in read:
+            read["reading"] = one_of(Reading, read["reading"], "reading")
+        if "action" in read:
+            read["action"] = one_of(Action, read["action"], "action")
+        return cls(**(read | {"run": run}))
+
+    def of_run(self) -> list[sa.ColumnElement[bool]]:
+        """What it asks of a run's row."""
+        run, policy = tables.run.c, tables.policy.c
+        wanted = [
+            getattr(run, name) == value
+            for name in ("agent", "context", "model")
+            if (value := getattr(self, name)) is not None
+        ]
+        if self.policy is not None:
+            named = policy.name == self.policy
+            if re.fullmatch(r"[0-9a-f]{6,64}", self.policy):
+                named = sa.or_(named, policy.digest.startswith(self.policy))
+            wanted.append(run.policy.in_(sa.select(policy.digest).where(named)))
+        return wanted
+
+    def of_thought(self, meaning: Meaning) -> list[sa.ColumnElement[bool]]:
+        """What it asks of a thought's row, and of its run's where that is needed."""
+        row = tables.thought.c
+        wanted: list[sa.ColumnElement[bool]] = []
+        if self.status is not None:
+            status = one_of(Status, self.status, "status")
+            # Spelt out rather than bound, so that the partial indexes serve.
+            wanted.append(sa.text(f"thought.status = '{status.value}'"))  # pyright: ignore[reportArgumentType]
+        for name in ("agent", "operation"):
+            if (value := getattr(self, name)) is not None:
+                wanted.append(getattr(row, name) == value)
+        if self.action is not None:
+            wanted.append(row.action == self.action.value)
+        if self.run is not None:
+            wanted.append(row.run_id == self.run)
+        if self.since is not None:
+            wanted.append(row.at >= self.since)
+        if self.until is not None:
+            wanted.append(row.at <= self.until)
+        bound = Narrow(context=self.context, model=self.model, policy=self.policy).of_run()
+        if bound:
+            wanted.append(sa.exists().where(tables.run.c.id == row.run_id, *bound))
+        if meaning == "decided" or self.reading is None:
+            return wanted + self._that_decided()
+        return [*wanted, self._that_was_recorded(self.reading)]
+
+    def _that_decided(self) -> list[sa.ColumnElement[bool]]:
+        row = tables.thought.c
+        wanted = [] if self.tag is None else [row.tag == self.tag]
+        if self.reading is not None:
+            wanted.append(row.reading == self.reading.value)
+        return wanted + self._between(row.reached)
+
+    def _that_was_recorded(self, reading: Reading) -> sa.ColumnElement[bool]:
+        row, score = tables.thought.c, tables.tag_score.c
+        column = score[reading.value]
+        return sa.exists().where(
+            score.run_id == row.run_id,
+            score.thought_id == row.id,
+            *([] if self.tag is None else [score.tag == self.tag]),
+            column.is_not(None),
+            *self._between(column),
+        )
+
+    def _between(self, column: sa.ColumnElement[Any]) -> list[sa.ColumnElement[bool]]:
+        lowest = [] if self.min_score is None else [column >= self.min_score]
+        return lowest + ([] if self.max_score is None else [column <= self.max_score])
+
+
+def moment(given: datetime | str, now: datetime | None = None) -> datetime:
+    """``7d``, ``12h``, ``30m``, ``2w`` back from now, or an ISO date or time (UTC if not said).
+
+    Raises :class:`LedgerError`.
+    """
+    if isinstance(given, datetime):
+        return given if given.tzinfo else given.replace(tzinfo=UTC)
+    try:
+        if match := _SPAN.match(given.strip()):
+            span = timedelta(**{_UNITS[match[2]]: int(match[1])})
+            return (now or datetime.now(UTC)) - span
+        found = datetime.fromisoformat(given.strip())
+    except (ValueError, OverflowError):
+        raise LedgerError(
+            f"{given!r} is no time: write 30m, 12h, 7d, 2w, or a date such as 2026-05-01"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def iso(moment: datetime) -> str:
+    """As the ledger writes a time, so that it compares as text."""
+    try:
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
+    except (OverflowError, ValueError):
+        raise LedgerError(f"{moment} is out of range: write a time between 0001 and 9999") from None
+
+
+def one_of(choices: Any, given: str, what: str) -> Any:
+    """A member of a closed choice by its word. Raises :class:`LedgerError`."""
+    try:
+        return choices(given)
+    except ValueError:
+        words = ", ".join(choice.value for choice in choices)
+        raise LedgerError(f"{given!r} is no {what}: write one of {words}") from None
