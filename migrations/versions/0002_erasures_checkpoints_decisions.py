@@ -100,7 +100,7 @@ def on_sqlite() -> list[str]:
         [
             "DROP TRIGGER blob_no_update",
             "CREATE TRIGGER blob_no_update BEFORE UPDATE ON blob WHEN NOT ("
-            "NEW.digest = OLD.digest AND length(NEW.bytes) = 0 AND length(NEW.salt) = 0 "
+            "NEW.digest = OLD.digest AND NEW.bytes = x'' AND NEW.salt = x'' "
             "AND EXISTS (SELECT 1 FROM erasure WHERE digest = OLD.digest)) "
             "BEGIN SELECT RAISE(ABORT, 'blob is append-only'); END",
         ]

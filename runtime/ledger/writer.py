@@ -325,9 +325,9 @@ def _insert(opened: Door, appends: Sequence[Append]) -> None:
         opened.execute(
             f"{statement} WHERE run_id = ? AND {named[0]} = ?", [(*values, run, named[1])]
         )
-    emptied = [(digest,) for append in appends for digest in append.emptied]
+    emptied = [(b"", b"", digest) for append in appends for digest in append.emptied]
     if emptied:
-        opened.execute("UPDATE blob SET bytes = '', salt = '' WHERE digest = ?", emptied)
+        opened.execute("UPDATE blob SET bytes = ?, salt = ? WHERE digest = ?", emptied)
 
 
 def _update(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
