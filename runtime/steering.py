@@ -1,7 +1,5 @@
 """Asking a user's function which controls hold from here on, and holding it to the locks."""
 
-import asyncio
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +9,7 @@ from ..gates.control import ALLOW, Control, loosens, tightened
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
 from ..gates.vocabulary import BoundVocabulary
+from .aside import LeftError, OverdueError, aside
 
 __all__ = ["PATIENCE", "Steering", "SteeringError", "UnlockError"]
 
@@ -76,38 +75,16 @@ class Steering:
         return f"operation {self._operation.name!r}: steer={function}"
 
     async def _call(self, progress: Progress) -> Any:
-        """Call it on a thread that nobody has to wait for: what hangs cannot be stopped."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
-
-        def settle(value: Any, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(value)
-            else:
-                answer.set_exception(error)
-
-        def work() -> None:
-            assert self._operation.steer is not None
-            value: Any = None
-            failure: BaseException | None = None
-            try:
-                value = self._operation.steer(progress)
-            except BaseException as error:  # SystemExit too must not pass for an answer
-                failure = SteeringError(f"{self._name} raised {_said(error)}")
-            try:
-                loop.call_soon_threadsafe(settle, value, failure)
-            except RuntimeError:
-                return  # the loop is closed: the run is over
-
-        threading.Thread(target=work, name="steering", daemon=True).start()
+        steer = self._operation.steer
+        assert steer is not None
         try:
-            return await asyncio.wait_for(answer, self._patience)
-        except TimeoutError:
+            return await aside(lambda: steer(progress), self._patience, "steering")
+        except OverdueError:
             raise SteeringError(
                 f"{self._name} gave no answer within {self._patience:g} s; make it faster"
             ) from None
+        except Exception as error:
+            raise SteeringError(f"{self._name} raised {_said(error)}") from error
 
     def _read(self, given: Any) -> dict[str, Control]:
         if not isinstance(given, Mapping):
@@ -132,4 +109,5 @@ class Steering:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    named = str(error) if isinstance(error, LeftError) else f"{type(error).__name__}: {error}"
+    return " ".join(named.split())

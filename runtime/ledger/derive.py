@@ -118,16 +118,23 @@ def changes(event: Mapping[str, Any], body: Body) -> list[Change]:
         case EventKind.ESCALATED:
             reason = _storable(body["reason"])
             return [Change({"status": Status.ESCALATED.value, "reason": reason}, thought)]
-        case EventKind.DECIDED if body["about"] == "verdict":
-            status, word = (
-                (Status.KEPT, "approved") if body["approve"] else (Status.PRUNED, "refused")
-            )
+        case EventKind.DECIDED:
+            status, word = decided(body)
             reason = _storable(f"{word} by {event['actor']}: {body['reason']}")
             return [Change({"status": status.value, "reason": reason}, thought)]
         case EventKind.ERASED:
             return _emptied(body)
         case _:
             return []
+
+
+def decided(body: Body) -> tuple[Status, str]:
+    """What becomes of a thought on which a person decided, and the word for it."""
+    if not body["approve"]:
+        return Status.PRUNED, "refused"
+    if body["outcome"] == "not done":  # the call is made again, by a thought of its own
+        return Status.DROPPED, "found not done"
+    return Status.KEPT, "found done" if body["outcome"] == "done" else "approved"
 
 
 def _emptied(body: Body) -> list[Change]:

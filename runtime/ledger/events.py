@@ -184,6 +184,9 @@ class ThoughtRecord:
     """Which child of its parents this is, from 0."""
     status: Status
     attempt: int = 0
+    """How many tries there were before, calls that were lost with their process included."""
+    retries: int = 0
+    """How many of those the gate sent back: what the verdict counts."""
     text: str = ""
     """As decoded, unstripped: the evidence's offsets count its characters."""
     value: Any = None
@@ -201,6 +204,8 @@ class ThoughtRecord:
     evidence: Evidence | None = None
     reason: str | None = None
     """Why it failed, was dropped, or fell with its parent; a verdict gives its own reasons."""
+    hopeless: bool = False
+    """Whether asking again could only fail in the same way."""
     acted: str | None = None
     """The tool that the thought calls or called."""
     scope: Scope = "thought"

@@ -17,7 +17,7 @@ from ...gates.canonical import digest
 from ...gates.control import Control
 from . import tables
 from .chain import Blob, as_text, event_hash
-from .derive import changes, decision_row, tag_score_rows, thought_row
+from .derive import changes, decided, decision_row, tag_score_rows, thought_row
 from .errors import LedgerError
 from .events import (
     AFTER_THE_END,
@@ -172,15 +172,15 @@ class RunLog:
 
         Raises :class:`LedgerError` where there is nothing of the kind to decide.
         """
+        status = self._thoughts.get(thought)
+        if status != Status.ESCALATED:
+            state = "not in it" if status is None else status
+            raise LedgerError(
+                f"thought {thought} of run {self.run} does not wait for a person (it is {state}): "
+                "decide on an escalated one"
+            )
         match about:
             case "verdict":
-                status = self._thoughts.get(thought)
-                if status != Status.ESCALATED:
-                    state = "not in it" if status is None else status
-                    raise LedgerError(
-                        f"thought {thought} of run {self.run} does not wait for a person (it is "
-                        f"{state}): decide on an escalated one"
-                    )
                 if outcome is not None:
                     raise LedgerError("an outcome belongs to a tool call, not to a verdict")
             case "tool":
@@ -337,6 +337,8 @@ class RunLog:
             "tokens": thought.tokens,
             "spent_after": thought.spent_after,
             "accepted": thought.accepted,
+            "retries": thought.retries,
+            "hopeless": thought.hopeless,
             "acted": thought.acted,
             "reason": thought.reason,
             "judgement": None if judgement is None else judgement_to_json(judgement),
@@ -445,10 +447,8 @@ class RunLog:
                 self._thoughts[str(thought)] = body["status"]
             case EventKind.ESCALATED:
                 self._thoughts[str(thought)] = Status.ESCALATED.value
-            case EventKind.DECIDED if body["about"] == "verdict":
-                self._thoughts[str(thought)] = (
-                    Status.KEPT if body["approve"] else Status.PRUNED
-                ).value
+            case EventKind.DECIDED:
+                self._thoughts[str(thought)] = decided(body)[0].value
             case EventKind.RESUMED:
                 self._closed = None
             case EventKind.RUN_FINISHED:
