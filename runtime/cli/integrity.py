@@ -1,11 +1,17 @@
-"""``secateur audit verify``: whether the ledger is as it was written."""
+"""``secateur audit verify`` and its kin: whether the ledger is as it was written."""
 
 import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ..ledger.audit import AuditLog
+from ..ledger.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -25,24 +31,175 @@ def verify(
     run: Annotated[
         str | None, typer.Argument(help="One run (the start of its id); all if not given.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A checkpoint that was kept elsewhere: it must still hold."),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="The public key that checkpoints must be signed with, or its file."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Side by side; one for each core if not given.")
+    ] = None,
     db: DbOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Recompute every hash, blob and derived row; exit code 1 when something was changed.
 
-    Example: secateur audit verify
+    Example: secateur audit verify --checkpoint checkpoint-12.json --key auditor.pub
     """
-    with AuditLog(db or Settings().db) as audit:
-        found = audit.verify(run)
-    bad = found.first_bad
+    from ..ledger.signing import public_key
+
+    kept = None if checkpoint is None else read_checkpoint(checkpoint)
+    trusted = None if key is None else public_key(key)
+    with AuditLog(db or Settings().db) as audit, _progress("verifying") as progress:
+        found = audit.verify(
+            run,
+            checkpoint=kept,
+            key=trusted,
+            processes=processes or (os.cpu_count() or 1),
+            progress=progress,
+        )
     if json_:
         answer: dict[str, Any] = {"ok": found.ok, "events": found.events, "runs": found.runs}
-        if bad is not None:
-            answer["first_bad"] = {"run": bad.run, "seq": bad.seq, "reason": bad.reason}
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-    elif bad is None:
-        print(f"fine: {found.events} events of {found.runs} runs are as they were written")
+        if kept is not None:
+            answer["checkpoint"] = {"number": kept.number, "at": kept.at, "key": kept.key}
+        if found.first_bad is not None:
+            answer["first_bad"] = found.first_bad.as_json()
+            answer["damages"] = [damage.as_json() for damage in found.damages]
+        _print_json(answer)
     else:
-        print(f"damaged: run {bad.run}: {bad.reason}")
-    if bad is not None:
+        for damage in found.damages:
+            print(f"damaged: {damage}")
+        if found.ok:
+            print(f"fine: {found.events} events of {found.runs} runs are as they were written")
+        if kept is not None:
+            asked = "the key that was asked for" if trusted else "nobody asked for a key: --key"
+            print(f"{kept.name} is signed with {kept.key} ({asked})")
+    if not found.ok:
         raise typer.Exit(1)
+
+
+@app.command()
+def checkpoint(
+    key: Annotated[
+        Path | None,
+        typer.Option(help="The private key that signs; made on first use, for you alone to read."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write it to this file, to be kept elsewhere.")
+    ] = None,
+    heads: Annotated[
+        bool,
+        typer.Option(
+            "--heads", help="Name each run's head in it: larger, and says more after a loss."
+        ),
+    ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Make none; list those that the ledger holds.")
+    ] = False,
+    prove: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Make none; prove that a run is under the newest."),
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option(min=1, help="With --prove or --out: this one, make none.")
+    ] = None,
+    db: DbOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Sign the heads of all runs, so that nobody can cut off or rewrite what is there now.
+
+    Keep what it writes where whoever can write to the ledger cannot.
+
+    Example: secateur audit checkpoint --out checkpoint.json
+    """
+    url = db or Settings().db
+    if list_:
+        _list_checkpoints(url, json_)
+        return
+    if prove is not None:
+        with AuditLog(url) as audit:
+            proof = audit.checkpoint(number).prove(audit.run(prove).run)
+        _deliver(proof.as_json(), out, f"run {proof.head.run}: event {proof.head.seq} is in it")
+        return
+    if number is not None:
+        with AuditLog(url) as audit:
+            made = audit.checkpoint(number)
+    else:
+        made = _make(url, key)
+    told = f"{made.name}: {made.runs} runs, {made.events} events, root {made.root}"
+    _deliver(made.as_json(heads=heads), out, told)
+
+
+def _make(url: str, path: Path | None) -> Checkpoint:
+    from ..ledger import connect
+    from ..ledger.signing import SigningKey, default_key
+
+    engine = connect.open_existing(url, read_only=False)
+    try:
+        place = path or default_key()
+        if place.exists():
+            signing = SigningKey.open(place)
+        else:
+            signing = SigningKey.generate(place)
+            print(
+                f"made a key at {place} (mode 600): keep a copy elsewhere, and give {place}.pub "
+                "to whoever verifies",
+                file=sys.stderr,
+            )
+        return make_checkpoint(engine, signing)
+    finally:
+        engine.dispose()
+
+
+def _list_checkpoints(url: str, json_: bool) -> None:
+    with AuditLog(url) as audit:
+        found = audit.checkpoints()
+    if json_:
+        _print_json([each.as_json()["body"] | {"signature": each.signature} for each in found])
+        return
+    for each in found:
+        print(
+            f"{each.number}  {each.at[:19]}Z  {each.runs} runs  {each.events} events  "
+            f"root {each.root[:16]}  key {each.key[:16]}"
+        )
+    if not found:
+        print("no checkpoints yet: `secateur audit checkpoint --out FILE` makes one")
+
+
+def _deliver(value: Mapping[str, Any], out: Path | None, told: str) -> None:
+    """To a file, with a line about it; else the JSON itself."""
+    if out is None:
+        _print_json(value)
+        return
+    try:
+        out.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise typer.BadParameter(f"{out} cannot be written: {error.strerror}") from None
+    print(f"{told}; written to {out}")
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
+    """A bar on stderr, where somebody watches."""
+    if not sys.stderr.isatty():
+        yield lambda done, events: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} events"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=0)
+        yield lambda done, events: bar.update(task, completed=done, total=events)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,6 +1,6 @@
 """The read side: what ran, what was cut and why. Opens the ledger read-only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, NoResultFound
 from ...gates.policy import Policy
 from ...gates.verdict import Judgement
 from . import connect, explain, fetch, integrity
+from .checkpoints import Checkpoint, checkpoints, stored_checkpoint
 from .errors import LedgerError
 from .rows import EventRow, Explanation, Flip, PrunedRow, RunRow, ThoughtRow
 
@@ -132,11 +133,43 @@ class AuditLog:
                     flips.append(Flip(thought.run, thought.id, before, after, thought.text))
         return flips
 
-    def verify(self, run: str | None = None) -> integrity.Verification:
-        """Whether one run, or the whole ledger, is as it was written."""
+    def verify(
+        self,
+        run: str | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+        key: str | None = None,
+        processes: int = 1,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> integrity.Verification:
+        """Whether one run, or the whole ledger, is as it was written.
+
+        ``checkpoint`` is one that was kept elsewhere (:func:`.read_checkpoint`), ``key`` the public
+        key that checkpoints must be signed with; ``progress`` is told of events done, and of all.
+        More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
+        """
+        within = None
+        if run is not None:
+            with self._asking() as connection:
+                within = fetch.run_id(connection, run)
+        return integrity.verify(
+            self._engine,
+            within,
+            checkpoint=checkpoint,
+            key=key,
+            processes=processes,
+            progress=progress or (lambda done, events: None),
+        )
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The signed checkpoints that the ledger holds, oldest first, without their heads."""
         with self._asking() as connection:
-            within = None if run is None else fetch.run_id(connection, run)
-            return integrity.verify(connection, within)
+            return checkpoints(connection)
+
+    def checkpoint(self, number: int | None = None) -> Checkpoint:
+        """One checkpoint with its heads, which can prove a run; the newest, if no number."""
+        with self._asking() as connection:
+            return stored_checkpoint(connection, number)
 
     @contextmanager
     def _asking(self) -> Iterator[Connection]:

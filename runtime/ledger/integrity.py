@@ -1,38 +1,42 @@
-"""Whether a ledger is whole: the chain, the blobs, the policies, and the derived tables.
+"""Whether a ledger is whole: chains, blobs, policies, checkpoints, and the rows derived.
 
 What a whole chain proves: no event of a run was changed, removed from the middle, or put in
 between since it was written. What it does not prove: that the newest events, or whole runs, were
 not cut off together with everything derived from them, or that nobody with write access made the
-chain anew; for that, heads must be kept elsewhere.
+chain anew. For that there are checkpoints (:mod:`.checkpoints`) that are kept elsewhere.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby, islice
+from multiprocessing import get_context
+from operator import itemgetter
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import URL, Engine
 
-from ...gates.canonical import digest
-from . import tables
-from .chain import GENESIS, blob_digest, event_hash, from_text
+from . import connect, tables
+from .chain import blob_digest, from_text
+from .checkpoints import Checkpoint
+from .damage import Damage, DamageKind
 from .derive import Derivation
-from .events import EventKind
+from .errors import LedgerError
+from .links import COLUMNS
+from .sweep import Span, Sweep, sweeping
+from .walk import Marks, Walked, policy_fault, walk
+from .witness import Witnessed, witnessed
 
-__all__ = ["Damage", "Verification", "rebuild", "verify"]
+__all__ = ["Damage", "DamageKind", "Verification", "rebuild", "verify"]
 
-_CHUNK = 500
-Row = Mapping[Any, Any]
+_SPAN: Final = 10_000
+"""Events that are checked in one go, at least: one run or several."""
 
+_BATCH: Final = 512
 
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """The first thing that is wrong with a run."""
-
-    run: str
-    seq: int | None
-    """The event at fault; None where it is the run's row or its policy."""
-    reason: str
+_WORTH_A_PROCESS: Final = 30_000
+"""Events in less time than another Python takes to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +45,187 @@ class Verification:
 
     events: int
     runs: int
-    first_bad: Damage | None
+    blobs: int
+    checkpoints: int
+    damages: tuple[Damage, ...]
+    """The first of each damaged run, in the order of the runs; then those of the whole ledger."""
 
     @property
     def ok(self) -> bool:
         """Whether everything was as it was written."""
-        return self.first_bad is None
+        return not self.damages
+
+    @property
+    def first_bad(self) -> Damage | None:
+        """The first thing that is wrong."""
+        return self.damages[0] if self.damages else None
 
 
-class _DamageError(Exception):
-    def __init__(self, seq: int | None, reason: str) -> None:
-        super().__init__(reason)
-        self.seq, self.reason = seq, reason
+def verify(
+    engine: Engine,
+    run: str | None = None,
+    *,
+    processes: int = 1,
+    derived: bool = True,
+    checkpoint: Checkpoint | None = None,
+    key: str | None = None,
+    progress: Callable[[int, int], object] = lambda done, events: None,
+) -> Verification:
+    """Recompute every hash and digest of one run, or of all, and the rows derived from them.
+
+    ``checkpoint`` is one that was kept elsewhere: every run that it vouches for must still be
+    there, with the event that it names. ``key`` is the public key (64 hexadecimal digits) that
+    every checkpoint must be signed with; without it they need only agree with themselves.
+    ``progress`` is told how many events of how many are done. Raises :class:`LedgerError` where
+    the database cannot be read.
+    """
+    try:
+        with sweeping(engine) as sweep:
+            return _verify(sweep, engine.url, run, processes, derived, checkpoint, key, progress)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
 
 
-def verify(connection: Connection, run: str | None = None) -> Verification:
-    """Recompute every hash, digest and derived row of one run, or of all."""
-    events = 0
-    damage: Damage | None = None
-    runs = [run] if run is not None else _all_runs(connection)
-    for each in runs:
-        events += _count(connection, each)
-        if damage is None:
-            try:
-                _verify_run(connection, each)
-            except _DamageError as bad:
-                damage = Damage(each, bad.seq, bad.reason)
-            except (KeyError, ValueError, TypeError) as error:
-                damage = Damage(each, None, f"its rows cannot be read: {error!r}")
-    return Verification(events, len(runs), damage)
+def _verify(
+    sweep: Sweep,
+    url: URL,
+    run: str | None,
+    processes: int,
+    derived: bool,
+    checkpoint: Checkpoint | None,
+    key: str | None,
+    progress: Callable[[int, int], object],
+) -> Verification:
+    witness = witnessed(sweep, run, checkpoint, key)
+    if run is None:
+        spans = sweep.spans(_SPAN)
+    else:
+        ((events,),) = sweep.rows("SELECT count(*) FROM event WHERE run_id = ?", (run,))
+        spans = [Span(run, None, events, alone=True)]
+    events = sum(span.events for span in spans)
+    blobs = _stored(sweep)
+    done, walked = 0, list[tuple[int, Walked]]()
+    progress(0, events)
+    workers = min(processes, len(spans), 1 + events // _WORTH_A_PROCESS)
+    found = (
+        _in_turn(sweep, spans, witness.marks, derived)
+        if workers == 1
+        else _side_by_side(url, spans, witness.marks, derived, workers)
+    )
+    for place, part in found:
+        walked.append((place, part))
+        done += spans[place].events
+        progress(done, events)
+    parts = [part for _, part in sorted(walked, key=itemgetter(0))]
+    damages = [damage for part in parts for damage in part.damages]
+    damages += _gone(sweep, witness, run)
+    damages += witness.damages
+    if run is None:
+        damages += _wrong_policies(sweep)
+        if not damages:
+            damages += _nameless(sweep, blobs, sum(part.blobs for part in parts))
+    return Verification(
+        events=sum(part.events for part in parts),
+        runs=sum(part.runs for part in parts),
+        blobs=sum(part.blobs for part in parts),
+        checkpoints=witness.checkpoints,
+        damages=tuple(damages),
+    )
+
+
+def _in_turn(
+    sweep: Sweep, spans: list[Span], marks: Marks, derived: bool
+) -> Iterator[tuple[int, Walked]]:
+    for place, span in enumerate(spans):
+        yield place, walk(sweep, span, marks, derived=derived)
+
+
+def _side_by_side(
+    url: URL, spans: list[Span], marks: Marks, derived: bool, workers: int
+) -> Iterator[tuple[int, Walked]]:
+    """Each process opens the ledger for itself; nobody waits for another."""
+    given = (url.render_as_string(hide_password=False), marks, derived)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_settle, initargs=given
+    ) as pool:
+        places: dict[Future[Walked], int] = {
+            pool.submit(_walk_there, span): place for place, span in enumerate(spans)
+        }
+        for future in as_completed(places):
+            yield places[future], future.result()
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What a process has for all the spans it is given."""
+
+    engine: Engine
+    marks: Marks
+    derived: bool
+
+
+_settled: _Settled | None = None
+"""Set once in a process that verifies, before its first span."""
+
+
+def _settle(url: str, marks: Marks, derived: bool) -> None:
+    global _settled
+    _settled = _Settled(connect.connect(url, read_only=True), marks, derived)
+
+
+def _walk_there(span: Span) -> Walked:
+    here = _settled
+    assert here is not None, "the pool settles each process first"
+    try:
+        with sweeping(here.engine) as sweep:
+            return walk(sweep, span, here.marks, derived=here.derived)
+    except here.engine.dialect.loaded_dbapi.Error as error:
+        raise LedgerError(connect.explain(error, connect.place(here.engine.url))) from None
+
+
+def _stored(sweep: Sweep) -> int:
+    return sweep.rows("SELECT count(*) FROM blob")[0][0]
+
+
+def _gone(sweep: Sweep, witness: Witnessed, run: str | None) -> list[Damage]:
+    """Runs that a checkpoint vouches for, and of which nothing is left."""
+    if run is not None or not witness.marks:
+        return []
+    there = {id for (id,) in sweep.rows("SELECT id FROM run UNION SELECT run_id FROM event")}
+    return [
+        Damage(
+            id,
+            None,
+            DamageKind.MISSING,
+            f"the whole run is missing: {marks[-1].source} vouches for its event {marks[-1].seq}",
+        )
+        for id, marks in sorted(witness.marks.items())
+        if id not in there
+    ]
+
+
+def _wrong_policies(sweep: Sweep) -> list[Damage]:
+    """Among all, those that no run was judged by included."""
+    faults = map(policy_fault, sweep.rows("SELECT digest, name, body FROM policy ORDER BY digest"))
+    return [Damage(None, None, DamageKind.CHANGED, fault) for fault in faults if fault is not None]
+
+
+def _nameless(sweep: Sweep, stored: int, named: int) -> list[Damage]:
+    """Blobs that no event names: what named them was cut off, with all that was derived from it."""
+    if stored == named:
+        return []
+    # Others may have written since they were counted; this sees one state of both tables.
+    names = (
+        "SELECT j.value FROM event e CROSS JOIN LATERAL json_each_text(e.blobs::json) j"
+        if sweep.postgresql
+        else "SELECT j.value FROM event e CROSS JOIN json_each(e.blobs) j"
+    )
+    left = sorted(digest for (digest,) in sweep.rows(f"SELECT digest FROM blob EXCEPT {names}"))
+    if not left:
+        return []
+    blobs = "blob belongs" if len(left) == 1 else "blobs belong"
+    reason = f"{len(left)} {blobs} to no event ({left[0][:12]} …): the events that named them"
+    return [Damage(None, None, DamageKind.TRUNCATED, f"{reason} were cut off")]
 
 
 def rebuild(engine: Engine, run: str | None = None) -> int:
@@ -79,161 +235,40 @@ def rebuild(engine: Engine, run: str | None = None) -> int:
     """
     made = 0
     with engine.begin() as connection:
-        for each in [run] if run is not None else _all_runs(connection):
-            agent = connection.execute(
-                sa.select(tables.run.c.agent).where(tables.run.c.id == each)
-            ).scalar_one()
-            derived = Derivation(agent)
-            for event, blobs in _events(connection, each):
-                derived.take(event, blobs)
-            for table in (tables.tag_score, tables.thought):
-                connection.execute(sa.delete(table).where(table.c.run_id == each))
-            if derived.thoughts:
-                connection.execute(sa.insert(tables.thought), list(derived.thoughts.values()))
-            if derived.scores:
-                connection.execute(sa.insert(tables.tag_score), list(derived.scores.values()))
-            made += len(derived.thoughts)
+        sweep = Sweep(connection)
+        spans = sweep.spans(_SPAN) if run is None else [Span(run, None, 0, alone=True)]
+        for span in spans:
+            agents = {id: rows[0][1] for id, rows in sweep.of(tables.run, span).items()}
+            for id, links in groupby(sweep.events(span), key=itemgetter(0)):
+                derived = Derivation(agents[id])
+                while batch := list(islice(links, _BATCH)):
+                    events = [dict(zip(COLUMNS, columns, strict=True)) for columns in batch]
+                    contents = _contents(sweep, events)
+                    for event in events:
+                        derived.take(event, contents)
+                _replace(connection, id, derived)
+                made += len(derived.thoughts)
     return made
 
 
-def _all_runs(connection: Connection) -> list[str]:
-    """Runs in the order of their start, and after them any whose row is gone."""
-    known = connection.execute(
-        sa.select(tables.run.c.id).order_by(tables.run.c.started_at, tables.run.c.id)
-    ).scalars()
-    seen = dict.fromkeys(known)
-    orphans = connection.execute(sa.select(tables.event.c.run_id).distinct()).scalars()
-    return list(seen | dict.fromkeys(sorted(orphans)))
-
-
-def _count(connection: Connection, run: str) -> int:
-    return connection.execute(
-        sa.select(sa.func.count()).where(tables.event.c.run_id == run)
-    ).scalar_one()
-
-
-def _events(connection: Connection, run: str) -> Iterator[tuple[Row, dict[str, bytes]]]:
-    """A run's events in order, each with the blobs of its chunk; raises :class:`_DamageError`."""
-    query = sa.select(tables.event).where(tables.event.c.run_id == run).order_by(tables.event.c.seq)
-    found = connection.execute(query).mappings()
-    while chunk := found.fetchmany(_CHUNK):
-        blobs = _blobs(connection, chunk)
-        for event in chunk:
-            yield event, blobs
-
-
-def _blobs(connection: Connection, events: Sequence[Row]) -> dict[str, bytes]:
-    """The bytes of all blobs that these events name, where they are there and unchanged."""
-    wanted: list[str] = []
-    for event in events:
-        try:
-            wanted += from_text(event["blobs"]).values()
-        except (ValueError, AttributeError):
-            continue  # the event's own hash will tell
-    whole: dict[str, bytes] = {}
-    table = tables.blob
-    for some in _chunks(wanted):
-        for row in connection.execute(sa.select(table).where(table.c.digest.in_(some))).mappings():
-            if blob_digest(row["salt"], row["bytes"]) == row["digest"]:
-                whole[row["digest"]] = row["bytes"]
-    return whole
-
-
-def _chunks(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
-
-
-def _verify_run(connection: Connection, run: str) -> None:
-    table = tables.run
-    row = connection.execute(sa.select(table).where(table.c.id == run)).mappings().first()
-    if row is None:
-        raise _DamageError(None, "the run's row is missing")
-    derived = Derivation(row["agent"])
-    expected, head, bound = 0, GENESIS, ""
-    for event, blobs in _events(connection, run):
-        seq = event["seq"]
-        if seq != expected:
-            raise _DamageError(expected, f"event {expected} is missing")
-        if event_hash(event) != event["hash"]:
-            raise _DamageError(seq, f"event {seq} was changed: its hash does not match its columns")
-        if event["prev_hash"] != head:
-            raise _DamageError(
-                seq, f"event {seq} does not follow event {seq - 1}: the chain is broken"
-            )
-        if seq == 0:
-            bound = _verify_start(connection, row, event)
-        if event["digests"] != bound:
-            raise _DamageError(seq, f"event {seq} is bound to other digests than its run")
-        for name, named in from_text(event["blobs"]).items():
-            if named not in blobs:
-                raise _DamageError(seq, f"the {name} of event {seq} is missing or was changed")
-        try:
-            derived.take(event, blobs)
-        except (KeyError, ValueError, TypeError) as error:
-            raise _DamageError(seq, f"event {seq} cannot be read: {error!r}") from None
-        expected, head = expected + 1, event["hash"]
-    if expected == 0:
-        raise _DamageError(0, "event 0 is missing")
-    _verify_derived(connection, run, derived, last=expected - 1)
-
-
-def _verify_start(connection: Connection, row: Row, event: Row) -> str:
-    """The run's row and policy against the first event; the digest that all events carry."""
-    if event["kind"] != EventKind.RUN_STARTED:
-        raise _DamageError(0, "event 0 does not start the run")
-    body = from_text(event["body"])
-    said = {
-        "id": event["run_id"],
-        "task": from_text(event["blobs"]).get("task"),
-        "started_at": event["at"],
-        "digests": body["digests"],
-        **{name: body[name] for name in ("agent", "context", "seed", "policy", "engine", "model")},
+def _contents(sweep: Sweep, events: list[dict[str, Any]]) -> dict[str, bytes]:
+    """The bytes of the blobs that these events name, where they are what was written or erased."""
+    digests = [digest for event in events for digest in from_text(event["blobs"]).values()]
+    return {
+        digest: bytes(held or b"")
+        for digest, (salt, held) in sweep.blobs(digests).items()
+        if not held or blob_digest(salt, held) == digest
     }
-    stored = dict(row) | {"digests": from_text(row["digests"])}
-    for name, value in stored.items():
-        if said[name] != value:
-            raise _DamageError(None, f"the run's row was changed: {name} differs from event 0")
-    policy = tables.policy
-    found = (
-        connection.execute(sa.select(policy).where(policy.c.digest == row["policy"]))
-        .mappings()
-        .first()
+
+
+def _replace(connection: sa.Connection, run: str, derived: Derivation) -> None:
+    rows = (
+        (tables.thought, derived.thoughts),
+        (tables.tag_score, derived.scores),
+        (tables.decision, derived.decisions),
     )
-    if found is None:
-        raise _DamageError(None, f"policy {row['policy'][:12]} is missing")
-    read = blob_digest(b"", found["body"].encode())
-    if read != found["digest"] or from_text(found["body"])["name"] != found["name"]:
-        raise _DamageError(
-            None, f"policy {found['name']!r} was changed: it does not match its digest"
-        )
-    return digest(body["digests"])
-
-
-def _verify_derived(connection: Connection, run: str, derived: Derivation, last: int) -> None:
-    remedy = "run `secateur db rebuild`"
-    table = tables.thought
-    left = dict(derived.thoughts)
-    for row in connection.execute(sa.select(table).where(table.c.run_id == run)).mappings():
-        expected = left.pop(row["id"], None)
-        if expected is None:
-            raise _DamageError(
-                last + 1, f"thought {row['id']} has no event: events after {last} were cut off"
-            )
-        if dict(row) != expected:
-            wrong = next(name for name in expected if row[name] != expected[name])
-            raise _DamageError(
-                row["seq"], f"thought {row['id']}: {wrong} is not what its events say; {remedy}"
-            )
-    for id, expected in left.items():
-        raise _DamageError(expected["seq"], f"thought {id} is not in the thought table; {remedy}")
-    table = tables.tag_score
-    scores = {
-        (row["thought_id"], row["tag"]): dict(row)
-        for row in connection.execute(sa.select(table).where(table.c.run_id == run)).mappings()
-    }
-    if scores != derived.scores:
-        odd = {key for key in scores | derived.scores if scores.get(key) != derived.scores.get(key)}
-        thought, tag = min(odd)
-        seq = derived.thoughts[thought]["seq"] if thought in derived.thoughts else None
-        raise _DamageError(seq, f"the scores of {tag} for thought {thought} were changed; {remedy}")
+    for table, _ in reversed(rows):
+        connection.execute(sa.delete(table).where(table.c.run_id == run))
+    for table, made in rows:
+        if made:
+            connection.execute(sa.insert(table), list(made.values()))

@@ -1,0 +1,293 @@
+"""Checkpoints: a signed Merkle root over the heads of all runs, to be kept elsewhere.
+
+A chain shows what was changed inside it, not what was cut from its end, nor that it was made anew
+from the start. A checkpoint vouches for the last event of each run there was: kept out of reach of
+whoever can write to the ledger, it shows both.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from . import connect, merkle, tables
+from .chain import GENESIS, as_text, blob_digest, from_text
+from .errors import LedgerError
+from .signing import SigningKey, signed_by
+from .sweep import Sweep
+
+__all__ = [
+    "Checkpoint",
+    "Head",
+    "Proof",
+    "checkpoints",
+    "heads_of",
+    "make_checkpoint",
+    "read_checkpoint",
+    "stored_checkpoint",
+]
+
+_SIGNED: Final = ("number", "at", "runs", "events", "root", "previous", "key")
+_FORMAT: Final = "secateur-checkpoint/1"
+_PROOF_FORMAT: Final = "secateur-proof/1"
+
+
+class Head(NamedTuple):
+    """Where a run's chain ended."""
+
+    run: str
+    seq: int
+    hash: str
+
+    @property
+    def leaf(self) -> bytes:
+        """What stands in the tree: canonical JSON of the three, as a list."""
+        return as_text(list(self)).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What was signed, and by whom."""
+
+    number: int
+    at: str
+    runs: int
+    events: int
+    root: str
+    previous: str
+    """SHA-256 of the ``body`` of the checkpoint before; zeros for the first."""
+    key: str
+    """The Ed25519 public key, in hexadecimal."""
+    signature: str
+    heads: tuple[Head, ...] | None = None
+    """The leaves, by run id; None where only the root was kept."""
+
+    @property
+    def body(self) -> str:
+        """The canonical JSON that is signed."""
+        return as_text({name: getattr(self, name) for name in _SIGNED})
+
+    @property
+    def hash(self) -> str:
+        """What the next checkpoint names as ``previous``."""
+        return blob_digest(b"", self.body.encode("ascii"))
+
+    @property
+    def name(self) -> str:
+        """How a message calls it."""
+        return f"checkpoint {self.number} of {self.at[:19]}Z"
+
+    def fault(self) -> str | None:
+        """What is wrong with it in itself; None where signature and root are right."""
+        if not signed_by(self.key, self.signature, self.body.encode("ascii")):
+            return "its signature does not match"
+        if self.heads is None:
+            return None
+        if list(self.heads) != sorted(set(self.heads)) or len(self.heads) != self.runs:
+            return "its heads are not those of so many runs"
+        if sum(head.seq + 1 for head in self.heads) != self.events:
+            return "its heads are not those of so many events"
+        if merkle.root([head.leaf for head in self.heads]).hex() != self.root:
+            return "its heads do not make its root"
+        return None
+
+    def prove(self, run: str) -> "Proof":
+        """That this run's head is under the root, without showing any other run's.
+
+        Raises :class:`LedgerError` where the run is not in it.
+        """
+        heads = self.heads or ()
+        place = next((at for at, head in enumerate(heads) if head.run == run), None)
+        if place is None:
+            raise LedgerError(f"{self.name} has no run {run}: it was started later")
+        path = merkle.proof([head.leaf for head in heads], place)
+        return Proof(self, heads[place], place, tuple(step.hex() for step in path))
+
+    def as_json(self, *, heads: bool = False) -> dict[str, Any]:
+        """Plain JSON data; with ``heads``, what each run ended with as well."""
+        written = {
+            "format": _FORMAT,
+            "body": from_text(self.body),
+            "signature": self.signature,
+        }
+        if heads and self.heads is not None:
+            written["heads"] = [list(head) for head in self.heads]
+        return written
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The audit path of one run's head, as RFC 6962 has it."""
+
+    checkpoint: Checkpoint
+    head: Head
+    index: int
+    path: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the head is under the checkpoint's root, and the checkpoint is signed."""
+        return self.checkpoint.fault() is None and merkle.proves(
+            self.head.leaf,
+            self.index,
+            self.checkpoint.runs,
+            [bytes.fromhex(step) for step in self.path],
+            bytes.fromhex(self.checkpoint.root),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "format": _PROOF_FORMAT,
+            "checkpoint": self.checkpoint.as_json(),
+            "head": list(self.head),
+            "index": self.index,
+            "path": list(self.path),
+        }
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """A checkpoint that was kept as a file. Raises :class:`LedgerError` for anything else."""
+    try:
+        given: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LedgerError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        given = None
+    try:
+        if given["format"] != _FORMAT:
+            raise ValueError(given["format"])
+        heads = given.get("heads")
+        found = Checkpoint(
+            **given["body"],
+            signature=given["signature"],
+            heads=None if heads is None else tuple(Head(*head) for head in heads),
+        )
+        _check_types(found)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise LedgerError(
+            f"{path} is no checkpoint: it should be what `secateur audit checkpoint --out` wrote"
+        ) from None
+    return found
+
+
+def _check_types(found: Checkpoint) -> None:
+    """Raises ``ValueError`` or ``TypeError`` for what a signature cannot be asked about."""
+    bytes.fromhex(found.root + found.previous + found.key + found.signature)
+    datetime.fromisoformat(found.at)
+    if not all(type(n) is int for n in (found.number, found.runs, found.events)):
+        raise TypeError("number, runs and events are whole numbers")
+
+
+def checkpoints(connection: Connection) -> list[Checkpoint]:
+    """All that the ledger holds, oldest first, without their heads."""
+    table = tables.checkpoint.c
+    query = sa.select(*(table[name] for name in (*_SIGNED, "signature"))).order_by(table.number)
+    return [Checkpoint(*row) for row in connection.execute(query)]
+
+
+def stored_checkpoint(connection: Connection, number: int | None = None) -> Checkpoint:
+    """One of them, with its heads; the newest where no number is given.
+
+    Raises :class:`LedgerError` where it is not there or cannot be read.
+    """
+    table = tables.checkpoint.c
+    query = sa.select(*(table[name] for name in (*_SIGNED, "signature", "heads")))
+    query = query.order_by(table.number.desc()).limit(1)
+    if number is not None:
+        query = query.where(table.number == number)
+    row = connection.execute(query).first()
+    if row is None:
+        which = "no checkpoint" if number is None else f"no checkpoint {number}"
+        raise LedgerError(f"there is {which} yet: `secateur audit checkpoint` makes one")
+    *signed, heads = row
+    try:
+        return Checkpoint(*signed, heads=heads_of(heads))
+    except (ValueError, TypeError):
+        raise LedgerError(f"checkpoint {row[0]} was damaged: run `secateur audit verify`") from None
+
+
+def heads_of(text: str) -> tuple[Head, ...]:
+    """The leaves as a row keeps them. Raises ``ValueError`` or ``TypeError``."""
+    return tuple(Head(*head) for head in from_text(text))
+
+
+def make_checkpoint(
+    engine: Engine, key: SigningKey, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Checkpoint:
+    """Sign the heads of all runs as they are now, and record it.
+
+    ``engine`` must be open for writing. Raises :class:`LedgerError` where the checkpoint before
+    does not hold any more: nobody should vouch for what was damaged.
+    """
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                return _make(connection, key, now)
+    except IntegrityError:
+        raise LedgerError(
+            "another checkpoint was made at the same time: this one is not needed"
+        ) from None
+    except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
+        raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
+
+
+def _make(connection: Connection, key: SigningKey, now: Callable[[], datetime]) -> Checkpoint:
+    event, table = tables.event.c, tables.checkpoint
+    last = (
+        sa.select(event.run_id, sa.func.max(event.seq).label("seq"))
+        .group_by(event.run_id)
+        .subquery()
+    )
+    query = sa.select(event.run_id, event.seq, event.hash).join(
+        last, sa.and_(event.run_id == last.c.run_id, event.seq == last.c.seq)
+    )
+    heads = tuple(sorted(Head(*row) for row in connection.execute(query)))
+    before = (
+        connection.execute(sa.select(table).order_by(table.c.number.desc()).limit(1))
+        .mappings()
+        .first()
+    )
+    if before is not None:
+        _must_hold(Sweep(connection), before["number"], before["heads"])
+    unsigned = Checkpoint(
+        number=1 if before is None else before["number"] + 1,
+        at=now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        runs=len(heads),
+        events=sum(head.seq + 1 for head in heads),
+        root=merkle.root([head.leaf for head in heads]).hex(),
+        previous=GENESIS if before is None else blob_digest(b"", before["body"].encode()),
+        key=key.public,
+        signature="",
+        heads=heads,
+    )
+    made = replace(unsigned, signature=key.sign(unsigned.body.encode("ascii")))
+    row = {name: getattr(made, name) for name in _SIGNED}
+    row |= {"signature": made.signature, "body": made.body}
+    row["heads"] = as_text([list(head) for head in heads])
+    connection.execute(sa.insert(table), row)
+    return made
+
+
+def _must_hold(sweep: Sweep, number: int, heads: str) -> None:
+    """Every run that the checkpoint before vouches for still has the event that it names."""
+    try:
+        said = heads_of(heads)
+    except (ValueError, TypeError):
+        said = None
+    there = {} if said is None else sweep.hashes([(head.run, head.seq) for head in said])
+    bad = [head.run for head in said or () if there.get((head.run, head.seq)) != head.hash]
+    if said is None or bad:
+        what = f"run {bad[0]} is not what it vouches for" if bad else "its row was changed"
+        raise LedgerError(
+            f"no checkpoint was made, because checkpoint {number} does not hold any more ({what}): "
+            "run `secateur audit verify`"
+        )
