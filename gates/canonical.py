@@ -6,6 +6,10 @@ from typing import Any
 
 __all__ = ["canonical_json", "digest"]
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
 
 def canonical_json(value: Any) -> bytes:
     """``value`` as JSON with sorted keys, no spaces and pure ASCII: equal values, equal bytes.
@@ -13,9 +17,7 @@ def canonical_json(value: Any) -> bytes:
     Raises ``ValueError`` for NaN and infinities and ``TypeError`` for what JSON has no word for,
     so that nothing unreadable is ever hashed.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    ).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 def digest(value: Any) -> str:

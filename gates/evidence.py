@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 __all__ = ["LOG_FLOOR", "Evidence", "SentenceScore"]
 
+_HEAD = json.JSONEncoder(separators=(",", ":"))
+
 LOG_FLOOR = -60000.0
 """The log-probability that stands for zero: finite in float16, so that infinities stay errors."""
 
@@ -93,7 +95,7 @@ class Evidence:
             head["fault"] = self.fault
         arrays = [self.chosen, self.belief] + ([] if self.sampler is None else [self.sampler])
         body = b"".join(np.ascontiguousarray(a, dtype="<f2").tobytes() for a in arrays)
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+        return _HEAD.encode(head).encode() + b"\n" + body
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> "Evidence":

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
@@ -31,6 +32,12 @@ __all__ = [
 
 _WAIT_S = 30.0
 """How long a SQLite connection waits for another process's write lock."""
+
+_CONNECT_S = 10
+"""How long PostgreSQL may take to answer a new connection, unless the URL says otherwise."""
+
+_MIGRATING = 0x5EC47E0
+"""PostgreSQL's advisory lock for who migrates; any number that others are unlikely to take."""
 
 _BASE = "0000"
 """The revision of a ledger that was taken down to nothing; revisions count up as four digits."""
@@ -62,8 +69,7 @@ def connect(url: str | Path, *, read_only: bool = False) -> Engine:
     where = address(url)
     if where.get_backend_name() == "postgresql":
         try:
-            options = {"options": "-c default_transaction_read_only=on"} if read_only else {}
-            return sa.create_engine(where, connect_args=options)
+            return _postgresql(where, read_only=read_only)
         except (ImportError, NoSuchModuleError):
             raise LedgerError(
                 f"{place(where)} needs a PostgreSQL driver: pip install 'secateur[postgres]'"
@@ -98,6 +104,30 @@ def connect(url: str | Path, *, read_only: bool = False) -> Engine:
     return engine
 
 
+def _postgresql(where: URL, *, read_only: bool) -> Engine:
+    settings = {
+        "connect_timeout": _CONNECT_S,
+        # Of a server that vanished nobody hears a word; libpq would wait for a quarter of an hour.
+        "tcp_user_timeout": int(_WAIT_S * 1000),
+    }
+    engine = sa.create_engine(
+        where, connect_args={k: v for k, v in settings.items() if k not in where.query}
+    )
+    statements = [f"SET lock_timeout = {int(_WAIT_S * 1000)}"]
+    if read_only:
+        statements.append("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+
+    @listens_for(engine, "connect")
+    def _connected(connection: DBAPIConnection, _: object) -> None:
+        # Statements, not the startup packet's options, which connection poolers refuse.
+        with closing(connection.cursor()) as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+        connection.commit()
+
+    return engine
+
+
 def open_existing(url: str | Path, *, read_only: bool = True) -> Engine:
     """A ledger that is there, of this version's revision. Creates nothing.
 
@@ -125,6 +155,7 @@ def open_or_create(url: str | Path) -> Engine:
     engine = connect(url)
     try:
         with _explained(where), engine.begin() as connection:
+            _alone(connection)
             if not sa.inspect(connection).get_table_names():
                 _migrate(connection, "head")
         _check_revision(engine, where)
@@ -147,6 +178,7 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
                 "use the version of secateur that wrote it"
             )
         with _explained(where), engine.begin() as connection:
+            _alone(connection)
             if before is None and sa.inspect(connection).get_table_names():
                 raise LedgerError(_foreign(where))
             if before == _BASE:  # alembic's own word for it is no row at all
@@ -195,6 +227,12 @@ def _frozen(path: Path) -> bool:
     effective = os.access in os.supports_effective_ids
     writable = os.access(path.parent, os.W_OK, effective_ids=effective)
     return not writable and not Path(f"{path}-wal").exists()
+
+
+def _alone(connection: Connection) -> None:
+    """Wait until nobody else makes or migrates the ledger; SQLite's transactions do so anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
 
 
 def _migrate(connection: Connection, revision: str) -> None:
@@ -294,6 +332,7 @@ def explain(error: Exception, name: str) -> str:
         "another --db",
         "locked": f"{name} is locked by another process: end it, or use another --db",
         "full": f"the disk under {name} is full: make room, then run again",
+        "No space left": f"the disk under {name} is full: make room, then run again",
         "disk I/O": f"{name} cannot be read or written ({said}): see to the disk, then run again",
     }
     for sign, meaning in known.items():

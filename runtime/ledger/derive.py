@@ -1,19 +1,37 @@
 """From events to the rows that people query. Pure: the tables can be rebuilt from the chain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import sqlalchemy as sa
 
 from ...agents.thought import Status
 from ...gates.reading import Reading
 from ...gates.verdict import Action
-from .chain import as_text, from_text
+from . import tables
+from .chain import from_text, plain_text
 from .events import EventKind
 
-__all__ = ["Change", "Derivation", "changes", "decision_row", "tag_score_rows", "thought_row"]
+__all__ = [
+    "CHANGING",
+    "Change",
+    "Derivation",
+    "changes",
+    "decision_row",
+    "tag_score_rows",
+    "thought_row",
+]
 
 Body = Mapping[str, Any]
 """An event's body, read."""
+
+Row = tuple[Any, ...]
+"""A row with its table's columns, in order."""
+
+_NOTHING: Final[Mapping[str, Any]] = {}
+_ALLOW: Final = Action.ALLOW.value
+_READINGS: Final = tuple(reading.value for reading in Reading)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,79 +47,98 @@ class Change:
 
 
 def thought_row(
-    event: Mapping[str, Any], body: Body, agent: str, text: str, value: str | None
-) -> dict[str, Any]:
-    """A thought's row from its ``judged`` or ``placed`` event, in the table's order."""
-    judgement = body["judgement"] or {}
-    cause = (judgement.get("crossings") or [{}])[0]
-    return {
-        "run_id": event["run_id"],
-        "id": event["thought_id"],
-        "seq": event["seq"],
-        "at": event["at"],
-        "agent": agent,
-        "parents": as_text(body["parents"]),
-        "operation": body["operation"],
-        "kind": body["kind"],
-        "depth": body["depth"],
-        "child": body["index"],
-        "attempt": event["attempt"],
-        "status": body["status"],
-        "scope": body["scope"],
-        "text": _storable(text),
-        "value": value,
-        "score": body["score"],
-        "tokens": body["tokens"],
-        "latency_s": event["latency_s"],
-        "acted": body["acted"],
-        "reason": _storable(body["reason"] or judgement.get("broken")),
-        "evidence": from_text(event["blobs"]).get("evidence"),
-        "action": judgement.get("action"),
-        "rule": cause.get("rule"),
-        "tag": cause.get("tag"),
-        "reading": cause.get("reading"),
-        "reached": cause.get("score"),
-        "threshold": cause.get("threshold"),
-        "first_token": cause.get("start"),
-        "end_token": cause.get("end"),
-    }
+    event: Mapping[str, Any],
+    body: Body,
+    agent: str,
+    text: str,
+    value: str | None,
+    evidence: str | None,
+) -> Row:
+    """A thought's row from its ``judged`` or ``placed`` event; ``evidence`` is a blob's digest."""
+    judgement = body["judgement"] or _NOTHING
+    crossings = judgement.get("crossings")
+    cause = crossings[0] if crossings else _NOTHING
+    return (
+        event["run_id"],
+        event["thought_id"],
+        event["seq"],
+        event["at"],
+        agent,
+        plain_text(body["parents"]),
+        body["operation"],
+        body["kind"],
+        body["depth"],
+        body["index"],
+        event["attempt"],
+        body["status"],
+        body["scope"],
+        _storable(text),
+        value,
+        body["score"],
+        body["tokens"],
+        event["latency_s"],
+        body["acted"],
+        _storable(body["reason"] or judgement.get("broken")),
+        evidence,
+        judgement.get("action"),
+        cause.get("rule"),
+        cause.get("tag"),
+        cause.get("reading"),
+        cause.get("score"),
+        cause.get("threshold"),
+        cause.get("start"),
+        cause.get("end"),
+    )
 
 
-def tag_score_rows(event: Mapping[str, Any], body: Body) -> list[dict[str, Any]]:
-    """One row for each tag that the verdict in a ``judged`` event read, in the table's order."""
-    judgement = body["judgement"] or {}
-    crossings = judgement.get("crossings", [])
-    rows: list[dict[str, Any]] = []
-    for tag, scores in judgement.get("scores", {}).items():
-        actions = [Action(c["action"]) for c in crossings if c["tag"] == tag]
+def tag_score_rows(event: Mapping[str, Any], body: Body) -> list[Row]:
+    """One row for each tag that the verdict in a ``judged`` event read."""
+    judgement = body["judgement"] or _NOTHING
+    scores: Mapping[str, Mapping[str, float]] = judgement.get("scores", _NOTHING)
+    if not scores:
+        return []
+    crossings = judgement["crossings"]
+    run, thought, at = event["run_id"], event["thought_id"], event["at"]
+    rows: list[Row] = []
+    for tag, readings in scores.items():
         decided = bool(crossings) and crossings[0]["tag"] == tag
-        strongest = max(actions, key=lambda action: action.strength, default=Action.ALLOW)
-        rows.append(
-            {
-                "run_id": event["run_id"],
-                "thought_id": event["thought_id"],
-                "tag": tag,
-                **{reading.value: scores.get(reading.value) for reading in Reading},
-                "decided": decided,
-                "action": judgement["action"] if decided else strongest.value,
-                "at": event["at"],
-            }
-        )
+        action = judgement["action"] if decided else _strongest(crossings, tag)
+        rows.append((run, thought, tag, *map(readings.get, _READINGS), decided, action, at))
     return rows
 
 
-def decision_row(event: Mapping[str, Any], body: Body) -> dict[str, Any]:
-    """The row of the decision that a ``decided`` event records, in the table's order."""
-    return {
-        "run_id": event["run_id"],
-        "seq": event["seq"],
-        "thought_id": event["thought_id"],
-        "at": event["at"],
-        "actor": _storable(event["actor"]),
-        "approve": body["approve"],
-        "about": body["about"],
-        "reason": _storable(body["reason"]),
+def _strongest(crossings: Sequence[Mapping[str, Any]], tag: str) -> str:
+    if not crossings:
+        return _ALLOW
+    actions = [Action(c["action"]) for c in crossings if c["tag"] == tag]
+    return max(actions, key=lambda action: action.strength, default=Action.ALLOW).value
+
+
+CHANGING: Final = frozenset(
+    {
+        EventKind.SCORED,
+        EventKind.SELECTED,
+        EventKind.BACKED_UP,
+        EventKind.ESCALATED,
+        EventKind.DECIDED,
+        EventKind.ERASED,
     }
+)
+"""Events that change thoughts which are there already."""
+
+
+def decision_row(event: Mapping[str, Any], body: Body) -> Row:
+    """The row of the decision that a ``decided`` event records."""
+    return (
+        event["run_id"],
+        event["seq"],
+        event["thought_id"],
+        event["at"],
+        _storable(event["actor"]),
+        body["approve"],
+        body["about"],
+        _storable(body["reason"]),
+    )
 
 
 def changes(event: Mapping[str, Any], body: Body) -> list[Change]:
@@ -150,7 +187,11 @@ def _emptied(body: Body) -> list[Change]:
 
 def _storable(text: str | None) -> str | None:
     """Without NUL, which PostgreSQL's text cannot hold; the blob and the event keep it."""
-    return None if text is None else text.replace("\0", "\ufffd")
+    return text.replace("\0", "\ufffd") if text else text
+
+
+def _named(table: sa.Table, row: Row) -> dict[str, Any]:
+    return dict(zip(table.c.keys(), row, strict=True))
 
 
 class Derivation:
@@ -175,13 +216,15 @@ class Derivation:
             # No JSON value is empty, so an empty one was erased.
             value = (blobs[named["value"]].decode() or None) if "value" in named else None
             text = blobs[named["text"]].decode()
-            row = thought_row(event, body, self.agent, text, value)
+            made = thought_row(event, body, self.agent, text, value, named.get("evidence"))
+            row = _named(tables.thought, made)
             self.thoughts[row["id"]] = row
             self._recorded_by[event["seq"]] = row["id"]
-            for score in tag_score_rows(event, body):
+            for each in tag_score_rows(event, body):
+                score = _named(tables.tag_score, each)
                 self.scores[row["id"], score["tag"]] = score
         if kind == EventKind.DECIDED:
-            self.decisions[event["seq"]] = decision_row(event, body)
+            self.decisions[event["seq"]] = _named(tables.decision, decision_row(event, body))
         for change in changes(event, body):
             id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
             row = self.thoughts.get(id or "")

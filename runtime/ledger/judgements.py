@@ -1,11 +1,16 @@
 """A judgement as JSON and back: every score that was made, every crossing, the cause first."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
+from ...gates.reading import Reading
 from ...gates.verdict import Action, Broken, Crossing, Judgement, Verdict
+from .chain import as_text
 
-__all__ = ["judgement_from_json", "judgement_to_json"]
+__all__ = ["judgement_from_json", "judgement_text", "judgement_to_json"]
 
 
 def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
@@ -19,13 +24,36 @@ def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
             for c in judgement.crossings
         ],
         "scores": {
-            tag: {str(reading): float(score) for reading, score in scores.items()}
+            tag: {_NAMES[reading]: float(score) for reading, score in scores.items()}
             for tag, scores in judgement.scores.items()
         },
     }
 
 
 _WORDS = ("tag", "reading", "action")
+_NAMES: Mapping[str, str] = {reading: reading.value for reading in Reading}
+
+
+def judgement_text(data: Mapping[str, Any]) -> str:
+    """Canonical JSON of what :func:`judgement_to_json` gave: most of a step is these numbers.
+
+    Raises ``ValueError`` for a score that is no finite number.
+    """
+    scores: Mapping[str, Mapping[str, float]] | None = data.get("scores")
+    if not scores:
+        return as_text(data)
+    if not math.isfinite(sum([sum(read.values()) for read in scores.values()])):
+        raise ValueError("a score is no finite number")
+    spelt = ",".join(
+        [
+            f"{encode_basestring_ascii(tag)}:{{"
+            + ",".join([f'"{name}":{read[name]!r}' for name in sorted(read)])
+            + "}"
+            for tag, read in sorted(scores.items())
+        ]
+    )
+    crossings = as_text(data["crossings"]) if data["crossings"] else "[]"
+    return f'{{"action":"{data["action"]}","crossings":{crossings},"scores":{{{spelt}}}}}'
 
 
 def judgement_from_json(data: dict[str, Any]) -> Judgement:

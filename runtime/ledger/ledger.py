@@ -2,10 +2,11 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -21,6 +22,8 @@ from .runlog import Clock, Known, RunLog
 from .writer import Writer
 
 __all__ = ["Clock", "Ledger", "LedgerError", "RunLog", "new_run_id"]
+
+T = TypeVar("T")
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 _EPOCH_MS = 1_735_689_600_000  # 2025-01-01; 40 bits of milliseconds last until 2059
@@ -62,9 +65,20 @@ class Ledger:
         Whoever appends first goes on: another writer of the run is refused from then on. Raises
         :class:`LedgerError` where the run is not there or its chain's end is damaged.
         """
-        await self._writer.flush()
-        known = await asyncio.to_thread(_known, self._writer.url, run)
+        try:
+            known = await self.ask(lambda connection: _known(connection, run))
+        except (KeyError, ValueError, TypeError):
+            raise LedgerError(_damaged(run, "an event cannot be read")) from None
         return RunLog(known, self._writer, self._clock)
+
+    async def ask(self, question: Callable[[Connection], T]) -> T:
+        """The answer to a question, on one consistent view with all that was queued before.
+
+        Raises :class:`LedgerError` where the database does not answer, and what ``question``
+        raises.
+        """
+        await self._writer.flush()
+        return await asyncio.to_thread(_asked, self._writer.url, question)
 
     async def aclose(self) -> None:
         """Finish writing and let go of the database."""
@@ -82,21 +96,19 @@ class Ledger:
         await self.aclose()
 
 
-def _known(url: URL, run: str) -> Known:
-    """Where the run's chain stands in the database."""
+def _asked(url: URL, question: Callable[[Connection], T]) -> T:
     engine = connect.connect(url.render_as_string(hide_password=False), read_only=True)
     try:
         with engine.connect() as connection:
-            return _read(connection, run)
+            return question(connection)
     except DBAPIError as error:
         raise LedgerError(connect.explain(error, connect.place(url))) from None
-    except (KeyError, ValueError, TypeError):
-        raise LedgerError(_damaged(run, "an event cannot be read")) from None
     finally:
         engine.dispose()
 
 
-def _read(connection: Connection, run: str) -> Known:
+def _known(connection: Connection, run: str) -> Known:
+    """Where the run's chain stands in the database."""
     table = tables.event
     agent = connection.execute(
         sa.select(tables.run.c.agent).where(tables.run.c.id == run)

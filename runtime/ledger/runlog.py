@@ -1,23 +1,26 @@
 """The record of one run as it is written: each method appends one event to its chain."""
 
 import math
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, assert_never
 
 import sqlalchemy as sa
+from orjson import Fragment
 
+from ...agents.prompt import Sampling
 from ...agents.thought import Status
 from ...gates.canonical import digest
 from ...gates.control import Control
 from . import tables
-from .chain import Blob, as_text, event_hash
-from .derive import changes, decided, decision_row, tag_score_rows, thought_row
+from .chain import Blob, as_text, event_hash, plain_text
+from .derive import CHANGING, changes, decided, decision_row, tag_score_rows, thought_row
 from .errors import LedgerError
 from .events import (
     AFTER_THE_END,
@@ -32,13 +35,13 @@ from .events import (
     ThoughtRecord,
     ToolOutcome,
 )
-from .judgements import judgement_to_json
+from .judgements import judgement_text, judgement_to_json
 from .provenance import run_digests
 from .writer import Append, Lane, Writer
 
 __all__ = ["Clock", "Known", "RunLog"]
 
-Row = dict[str, Any]
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class RunLog:
         self._closed = None
         info = start.engine
         at = _iso(self._clock.now())
-        task = _blob(start.task)
+        blobs = _blobs({"task": start.task})
         policy = as_text(start.policy.model_dump(mode="json"))
         described = {
             "agent": start.agent,
@@ -117,14 +120,14 @@ class RunLog:
         run = {
             "id": self.run,
             **described,
-            "task": task.digest,
+            "task": blobs["task"].digest,
             "digests": as_text(self._digests),
             "started_at": at,
         }
         await self._append(
             EventKind.RUN_STARTED,
             body,
-            blobs={"task": task},
+            blobs=blobs,
             at=at,
             rows=[
                 (tables.policy, (start.policy.digest, start.policy.name, policy)),
@@ -215,14 +218,14 @@ class RunLog:
             {
                 "operation": intent.operation,
                 "parents": list(intent.parents),
-                "sampling": asdict(intent.sampling),
+                "sampling": _sampling(intent.sampling),
                 "controls": _spelt(intent.controls),
                 "seed": intent.seed,
                 "accepted": intent.accepted,
             },
             thought=intent.thought,
             attempt=intent.attempt,
-            blobs={"prompt": _blob(as_text(prompt))},
+            blobs=_blobs({"prompt": plain_text(prompt)}),
         )
 
     async def switch(self, thought: str, attempt: int, switch: Switch, prompt_text: str) -> None:
@@ -239,7 +242,7 @@ class RunLog:
             },
             thought=thought,
             attempt=attempt,
-            blobs={"prompt": _blob(as_text(prompt))},
+            blobs=_blobs({"prompt": plain_text(prompt)}),
         )
 
     async def back_up(self, retry: Retry) -> None:
@@ -263,7 +266,7 @@ class RunLog:
             },
             thought=retry.thought,
             attempt=retry.attempt,
-            blobs={"discarded": _blob(retry.text)},
+            blobs=_blobs({"discarded": retry.text}),
         )
 
     async def judge(self, thought: ThoughtRecord) -> None:
@@ -291,7 +294,7 @@ class RunLog:
             EventKind.TOOL_INTENDED,
             {"tool": tool},
             thought=thought,
-            blobs={"arguments": _blob(given)},
+            blobs=_blobs({"arguments": given}),
         )
 
     async def tool_result(
@@ -304,7 +307,7 @@ class RunLog:
             actor=f"tool:{tool}",
             thought=thought,
             latency_s=latency_s,
-            blobs={"result": _blob(text)},
+            blobs=_blobs({"result": text}),
         )
 
     async def escalate(self, thought: str, reason: str) -> None:
@@ -318,13 +321,14 @@ class RunLog:
 
     async def finish(self, status: RunStatus, result: str | None = None) -> None:
         """The last event of the run: its status, and its result or the reason for having none."""
-        blobs = {} if result is None else {"result": _blob(result)}
+        blobs = {} if result is None else _blobs({"result": result})
         await self._append(EventKind.RUN_FINISHED, {"status": status.value}, blobs=blobs)
 
     async def _record(
         self, kind: EventKind, thought: ThoughtRecord, actor: str, *, wait: bool = True
     ) -> None:
-        judgement = thought.judgement
+        judgement = None if thought.judgement is None else judgement_to_json(thought.judgement)
+        score = _number(thought.score, f"the score of thought {thought.id}")
         body = {
             "parents": list(thought.parents),
             "operation": thought.operation,
@@ -333,7 +337,7 @@ class RunLog:
             "index": thought.index,
             "status": thought.status.value,
             "scope": thought.scope,
-            "score": _number(thought.score, f"the score of thought {thought.id}"),
+            "score": score,
             "tokens": thought.tokens,
             "spent_after": thought.spent_after,
             "accepted": thought.accepted,
@@ -341,13 +345,20 @@ class RunLog:
             "hopeless": thought.hopeless,
             "acted": thought.acted,
             "reason": thought.reason,
-            "judgement": None if judgement is None else judgement_to_json(judgement),
+            "judgement": judgement,
         }
-        blobs = {"text": _blob(thought.text)}
+        text = plain_text(
+            {
+                **body,
+                "score": None if score is None else Fragment(repr(score)),
+                "judgement": None if judgement is None else Fragment(judgement_text(judgement)),
+            }
+        )
+        given: dict[str, str | bytes] = {"text": thought.text}
         if thought.value is not None:
-            blobs["value"] = _blob(_json(thought.value, f"the value of thought {thought.id}"))
+            given["value"] = _json(thought.value, f"the value of thought {thought.id}")
         if thought.evidence is not None:
-            blobs["evidence"] = _blob(thought.evidence.to_bytes())
+            given["evidence"] = thought.evidence.to_bytes()
         await self._append(
             kind,
             body,
@@ -355,8 +366,9 @@ class RunLog:
             thought=thought.id,
             attempt=thought.attempt,
             latency_s=thought.latency_s,
-            blobs=blobs,
+            blobs=_blobs(given),
             wait=wait,
+            text=text,
         )
 
     async def _append(
@@ -370,11 +382,14 @@ class RunLog:
         latency_s: float | None = None,
         blobs: Mapping[str, Blob] = MappingProxyType({}),
         at: str | None = None,
-        rows: Sequence[tuple[sa.Table, tuple[Any, ...]]] = (),
+        rows: Sequence[tuple[sa.Table, Row]] = (),
         emptied: Sequence[str] = (),
         wait: bool = True,
+        text: str | None = None,
     ) -> None:
-        text = _json(body, f"a {kind} event")
+        if text is None:
+            text = _json(body, f"a {kind} event")
+        named = plain_text({name: blob.digest for name, blob in blobs.items()})
         latency_s = _number(latency_s, "the latency")
         if self._writer.full:
             await self._writer.room()
@@ -382,7 +397,7 @@ class RunLog:
             self._lane.check()
             if self._closed is not None and kind not in AFTER_THE_END:
                 raise LedgerError(f"run {self.run} is {self._closed}")
-            event: Row = {
+            event: dict[str, Any] = {
                 "run_id": self.run,
                 "seq": self._seq,
                 "kind": kind.value,
@@ -393,14 +408,12 @@ class RunLog:
                 "attempt": attempt,
                 "digests": self._bound,
                 "latency_s": latency_s,
-                "blobs": as_text({name: blob.digest for name, blob in blobs.items()}),
+                "blobs": named,
                 "body": text,
                 "prev_hash": self._head,
             }
             event["hash"] = event_hash(event)
-            more = [
-                (tables.blob, (blob.digest, blob.salt, blob.content)) for blob in blobs.values()
-            ]
+            more: list[tuple[sa.Table, Row]] = [(tables.blob, blob) for blob in blobs.values()]
             more += rows
             more += self._derived(kind, event, body, blobs)
             append = Append(
@@ -408,7 +421,7 @@ class RunLog:
                 tuple(event.values()),
                 more,
                 len(text) + sum(len(blob.content) for blob in blobs.values()),
-                changes(event, body),
+                changes(event, body) if kind in CHANGING else (),
                 emptied,
             )
             durable = self._writer.put(append, wait=wait)
@@ -418,8 +431,12 @@ class RunLog:
             await durable
 
     def _derived(
-        self, kind: EventKind, event: Row, body: Mapping[str, Any], blobs: Mapping[str, Blob]
-    ) -> list[tuple[sa.Table, tuple[Any, ...]]]:
+        self,
+        kind: EventKind,
+        event: Mapping[str, Any],
+        body: Mapping[str, Any],
+        blobs: Mapping[str, Blob],
+    ) -> list[tuple[sa.Table, Row]]:
         if kind in (EventKind.JUDGED, EventKind.PLACED):
             if event["thought_id"] in self._thoughts:
                 raise LedgerError(
@@ -427,14 +444,13 @@ class RunLog:
                     "a second one needs another attempt or index"
                 )
             value = blobs["value"].content.decode() if "value" in blobs else None
-            row = thought_row(event, body, self._agent, blobs["text"].content.decode(), value)
+            text = blobs["text"].content.decode()
+            evidence = blobs["evidence"].digest if "evidence" in blobs else None
+            thought = thought_row(event, body, self._agent, text, value, evidence)
             scores = tag_score_rows(event, body)
-            return [
-                (tables.thought, tuple(row.values())),
-                *((tables.tag_score, tuple(score.values())) for score in scores),
-            ]
+            return [(tables.thought, thought), *((tables.tag_score, score) for score in scores)]
         if kind is EventKind.DECIDED:
-            return [(tables.decision, tuple(decision_row(event, body).values()))]
+            return [(tables.decision, decision_row(event, body))]
         if kind is EventKind.ERASED:
             run, seq, at = event["run_id"], event["seq"], event["at"]
             return [(tables.erasure, (each, run, seq, at)) for each in body["blobs"]]
@@ -457,6 +473,11 @@ class RunLog:
                 pass
 
 
+@lru_cache(maxsize=64)
+def _sampling(sampling: Sampling) -> Mapping[str, Any]:
+    return asdict(sampling)
+
+
 def _spelt(controls: Mapping[str, Control]) -> dict[str, str]:
     return {tag: str(control) for tag, control in controls.items()}
 
@@ -470,13 +491,19 @@ def _person(name: str) -> str:
 
 def _iso(moment: datetime) -> str:
     """UTC with microseconds: 27 characters that sort by time."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
 
 
-def _blob(content: str | bytes) -> Blob:
-    """Sealed under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
-    raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-    return Blob(secrets.token_bytes(16), raw)
+def _blobs(contents: Mapping[str, str | bytes]) -> dict[str, Blob]:
+    """Each sealed under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
+    salts = os.urandom(16 * len(contents))
+    return {
+        name: Blob.seal(
+            content if isinstance(content, bytes) else content.encode("utf-8", "replace"),
+            salts[16 * place : 16 * place + 16],
+        )
+        for place, (name, content) in enumerate(contents.items())
+    }
 
 
 def _number(value: float | None, what: str) -> float | None:

