@@ -10,6 +10,7 @@ depends_on = None
 
 OPEN = "NOT settled"
 PRUNED = "status = 'pruned'"
+MERGE = "parents LIKE '%,%'"
 PLACE = "substr(parents, 1, 40)"
 
 # How a run ended: the status in its last run_finished, unless it was resumed after it.
@@ -94,6 +95,13 @@ def upgrade() -> None:
     op.create_index(
         "ix_thought_place", "thought", ["run_id", sa.text(PLACE), "status", "child", "tokens"]
     )
+    op.create_index(
+        "ix_thought_merge",
+        "thought",
+        ["run_id"],
+        sqlite_where=sa.text(MERGE),
+        postgresql_where=sa.text(MERGE),
+    )
     for statement in words(dialect) + marks(dialect):
         op.execute(statement)
     status = "(e.body::json ->> 'status')" if dialect == "postgresql" else "json_extract(e.body, '$.status')"
@@ -150,7 +158,7 @@ def downgrade() -> None:
     else:
         op.execute("DROP TRIGGER event_reopens_passages")
         op.execute("DROP TRIGGER run_begins_passages")
-    for name in ("place", "at", "pruned_run_id", "pruned_agent", "pruned_tag"):
+    for name in ("merge", "place", "at", "pruned_run_id", "pruned_agent", "pruned_tag"):
         op.drop_index(f"ix_thought_{name}", "thought")
     op.create_index(
         "ix_thought_pruned_tag",

@@ -1,22 +1,30 @@
 """The read side: what ran, what was cut and why. Opens the ledger read-only."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar, Unpack
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from ...gates.policy import Policy
 from ...gates.verdict import Judgement
-from . import connect, explain, fetch, integrity
+from . import connect, diff, explain, fetch, integrity, listing, readonly, rejudge
 from .checkpoints import Checkpoint, checkpoints, stored_checkpoint
+from .diff import Diff
 from .errors import LedgerError
-from .rows import EventRow, Explanation, Flip, PrunedRow, RunRow, ThoughtRow
+from .explanation import Explanation
+from .filters import CutFilters, Filters, Narrow, RunFilters
+from .page import Cursor, Page, one_more, page
+from .readonly import Answer
+from .replay import Replay
+from .rows import EventRow, FoundRow, PrunedRow, RunRow, ThoughtRow
 
 __all__ = ["AuditLog"]
+
+T = TypeVar("T", PrunedRow, FoundRow)
 
 _UNREADABLE = (
     ValueError,
@@ -50,20 +58,59 @@ class AuditLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def runs(self, limit: int | None = None) -> list[RunRow]:
-        """All runs, newest first."""
+    def runs(
+        self, limit: int | None = None, after: str | None = None, **filters: Unpack[RunFilters]
+    ) -> Page[RunRow]:
+        """Runs, newest first. ``after`` is a page's ``next``, or ``TIME,RUN`` of its last row."""
+        return self._runs(Narrow.of(filters), limit, after)
+
+    def _runs(self, narrow: Narrow, limit: int | None, after: str | None) -> Page[RunRow]:
+        below = None if after is None else Cursor.read(after, 2)
         with self._asking() as connection:
-            return fetch.runs(connection, None, limit)
+            rows = listing.runs(connection, narrow, one_more(limit), below)
+        return page(
+            rows,
+            limit,
+            lambda row: f"{row.started_at},{row.run}",
+            lambda next: self._runs(narrow, limit, next),
+        )
 
     def run(self, run: str) -> RunRow:
         """One run, and how it went."""
         with self._asking() as connection:
-            return fetch.runs(connection, [fetch.run_id(connection, run)], None)[0]
+            return fetch.run_rows(connection, [fetch.run_id(connection, run)])[0]
 
-    def events(self, run: str) -> list[EventRow]:
-        """A run's chain, in order."""
-        with self._asking() as connection:
-            return fetch.events(connection, fetch.run_id(connection, run))
+    def events(
+        self,
+        run: str,
+        *,
+        kind: str | None = None,
+        actor: str | None = None,
+        thought: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> Page[EventRow]:
+        """A run's chain, in order; ``after`` is the ``seq`` that was seen last."""
+        narrow = Narrow.of({"since": since, "until": until})
+
+        def ask(next: int | None) -> Page[EventRow]:
+            with self._asking() as connection:
+                rows = listing.events(
+                    connection,
+                    fetch.run_id(connection, run),
+                    kind=kind,
+                    actor=actor,
+                    thought=thought,
+                    since=narrow.since,
+                    until=narrow.until,
+                    after=next,
+                    limit=one_more(limit),
+                )
+            return page(rows, limit, lambda row: str(row.seq), lambda place: ask(int(place)))
+
+        return ask(after)
 
     def thoughts(self, run: str) -> list[ThoughtRow]:
         """A run's graph, in the order in which it was recorded."""
@@ -71,26 +118,49 @@ class AuditLog:
             return fetch.thoughts(connection, fetch.run_id(connection, run))
 
     def pruned(
+        self, limit: int | None = 50, after: str | None = None, **filters: Unpack[CutFilters]
+    ) -> Page[PrunedRow]:
+        """Branches that were cut, newest first; ``tag``, ``reading`` and the scores are those that
+        decided. ``after`` is a page's ``next``, or ``TIME,RUN,THOUGHT`` of its last row.
+        """
+        if filters.get("status") is not None:
+            raise LedgerError("what is pruned has one status: search() takes others")
+        return self._thoughts(listing.pruned, {**filters, "status": "pruned"}, limit, after)
+
+    def search(
         self,
-        *,
-        tag: str | None = None,
-        since: datetime | None = None,
-        min_score: float | None = None,
-        agent: str | None = None,
-        run: str | None = None,
+        text: str | None = None,
         limit: int | None = 50,
-    ) -> list[PrunedRow]:
-        """Branches that were cut, newest first; ``since`` is a time with its zone."""
+        after: str | None = None,
+        **filters: Unpack[Filters],
+    ) -> Page[FoundRow]:
+        """Thoughts of any fate, newest first, by words and filters.
+
+        ``text`` is plain words and "quoted phrases", all of which must be there. With ``reading``
+        the scores are those that were recorded for the ``tag`` (or any), whether they decided or
+        not; without it, those that decided.
+        """
+        return self._thoughts(listing.found, {**filters, "text": text}, limit, after)
+
+    def _thoughts(
+        self,
+        ask: Callable[[Connection, Narrow, int | None, Cursor | None], list[T]],
+        filters: Mapping[str, Any],
+        limit: int | None,
+        after: str | None,
+    ) -> Page[T]:
         with self._asking() as connection:
-            return fetch.pruned(
-                connection,
-                tag=tag,
-                since=since,
-                min_score=min_score,
-                agent=agent,
-                run=None if run is None else fetch.run_id(connection, run),
-                limit=limit,
-            )
+            run = filters.get("run")
+            within = None if run is None else fetch.run_id(connection, run)
+        narrow = Narrow.of(filters, run=within)
+
+        def part(place: str | None) -> Page[T]:
+            below = None if place is None else Cursor.read(place, 3)
+            with self._asking() as connection:
+                rows = ask(connection, narrow, one_more(limit), below)
+            return page(rows, limit, lambda row: f"{row.at},{row.run},{row.thought}", part)
+
+        return part(after)
 
     def why(self, thought: str, run: str | None = None) -> Explanation:
         """Everything about the verdict on one thought.
@@ -113,25 +183,37 @@ class AuditLog:
             raise LedgerError(f"thought {id} was not judged: it has no evidence to judge again")
         return stored.judge()
 
-    def replay(self, run: str, policy: Policy | None = None) -> list[Flip]:
-        """The verdicts whose action another policy turns.
+    def replay(self, run: str, policy: Policy | None = None) -> Replay:
+        """The verdicts of one run whose action another policy turns.
 
         Without a policy, those that the run's own does not give again to the last digit: none, in
         a whole ledger. Raises :class:`PolicyError` where the policy does not fit the run's tags.
         """
-        flips: list[Flip] = []
         with self._asking() as connection:
-            for thought in fetch.thoughts(connection, fetch.run_id(connection, run)):
-                stored = fetch.stored(connection, thought)
-                if stored is None or thought.judgement is None:
-                    continue
-                if policy is not None:
-                    policy.check(stored.vocabulary.vocabulary)
-                before, after = thought.judgement, stored.judge(policy)
-                same = before == after if policy is None else before.action is after.action
-                if not same:
-                    flips.append(Flip(thought.run, thought.id, before, after, thought.text))
-        return flips
+            return rejudge.replay(connection, fetch.run_id(connection, run), policy)
+
+    def replays(self, policy: Policy | None = None, processes: int = 1) -> Iterator[Replay]:
+        """The same of every run, newest first, each as soon as it is judged.
+
+        More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
+        """
+        with self._asking() as connection:
+            ids = listing.run_ids(connection, Narrow(), None, None)
+        if processes == 1:
+            for run in ids:
+                yield self.replay(run, policy)
+        else:
+            yield from rejudge.in_processes(self._engine.url, ids, policy, processes)
+
+    def diff(self, left: str, right: str) -> Diff:
+        """Two runs compared, branch by branch."""
+        with self._asking() as connection:
+            ids = [fetch.run_id(connection, run) for run in (left, right)]
+            return diff.compare(connection, *ids)
+
+    def sql(self, query: str, limit: int | None = 1000, timeout_s: float = 60) -> Answer:
+        """What one SELECT answers, on a connection that cannot write."""
+        return readonly.ask(self._engine, query, limit, timeout_s)
 
     def verify(
         self,
@@ -176,6 +258,8 @@ class AuditLog:
         """One consistent view of the ledger."""
         try:
             with self._engine.connect() as connection:
+                if connection.dialect.name == "postgresql":  # elsewhere, each statement has its own
+                    connection.execution_options(isolation_level="REPEATABLE READ")
                 yield connection
         except DBAPIError as error:
             name = connect.place(self._engine.url)

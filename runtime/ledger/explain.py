@@ -4,57 +4,151 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ...agents.thought import Status
+from ...gates.policy import Policy
+from ...gates.rule import Rule
 from ...gates.verdict import Verdict
-from . import fetch, tries
+from . import fetch, tables, tries
+from .chain import as_text, from_text
+from .errors import LedgerError
+from .explanation import DecisionRow, Explanation, TokenRow
 from .replay import Stored, what_would_pass
-from .rows import Explanation, ThoughtRow, TokenRow
+from .rows import ThoughtRow
 
 __all__ = ["explain"]
+
+_NEAR = 10
+"""Siblings on either side that are shown at most, of each fate."""
 
 
 def explain(connection: Connection, thought: str, run: str, also_in: Sequence[str]) -> Explanation:
     """Everything about the verdict on one thought of one run."""
-    about = fetch.runs(connection, [run], None)[0]
-    graph = fetch.thoughts(connection, run)
-    judged = next(row for row in graph if row.id == thought)
+    (about,) = fetch.run_rows(connection, [run])
+    found = fetch.thoughts(connection, run, thought)
+    if not found:
+        raise LedgerError(fetch.damaged(f"run {run}"))
+    judged = found[0]
     stored = fetch.stored(connection, judged)
     cause = judged.judgement.cause if isinstance(judged.judgement, Verdict) else None
-    rules = fetch.policy(connection, about.policy_digest).rules_for(about.context)
+    policy = fetch.policy(connection, about.policy_digest)
+    rule = None if cause is None else policy.rules_for(about.context)[cause.rule]
+    siblings, in_all = _siblings(connection, judged)
     return Explanation(
         run=about,
         thought=judged,
         prompt=fetch.prompt(connection, run, thought),
-        rule=None if cause is None else rules[cause.rule],
+        rule=rule,
+        in_place_of=None if rule is None else _replaced(policy, about.context, rule),
+        decisions=tuple(_decisions(connection, judged)),
         tokens=() if stored is None else tuple(_tokens(judged, stored)),
-        siblings=tuple(
-            row
-            for row in graph
-            if row.id != thought
-            and row.parents == judged.parents
-            and row.operation == judged.operation
-        ),
-        tries=tuple(tries.tries(connection, graph, judged)),
+        siblings=tuple(siblings),
+        siblings_in_all=in_all,
+        tries=tuple(tries.tries(connection, judged)),
         switches=tuple(tries.switches(connection, judged)),
-        below=_below(graph, thought),
+        below=_below(connection, judged),
+        successor=_successor(connection, judged),
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
 
 
-def _below(graph: Sequence[ThoughtRow], thought: str) -> int:
-    """How many thoughts stand on this one; parents are recorded before their children."""
-    reached = {thought}
-    for row in graph:
-        if not reached.isdisjoint(row.parents):
-            reached.add(row.id)
-    return len(reached) - 1
+def _replaced(policy: Policy, context: str | None, rule: Rule) -> Rule | None:
+    """The policy's own rule that this context put another in place of."""
+    override = policy.contexts.get(context) if context is not None else None
+    if override is None or rule not in override.rules:
+        return None
+    return next((each for each in policy.rules if each.identity == rule.identity), None)
+
+
+def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]:
+    """From the events themselves, which say more than the table made from them."""
+    row, event = tables.decision.c, tables.event.c
+    query = (
+        sa.select(row.seq, row.at, row.actor, row.approve, row.about, row.reason, event.body)
+        .join(tables.event, sa.and_(event.run_id == row.run_id, event.seq == row.seq))
+        .where(row.run_id == thought.run, row.thought_id == thought.id)
+        .order_by(row.seq)
+    )
+    return [
+        DecisionRow(
+            seq=found.seq,
+            at=found.at,
+            by=found.actor,
+            approve=found.approve,
+            about=found.about,
+            outcome=from_text(found.body).get("outcome"),
+            reason=found.reason,
+        )
+        for found in connection.execute(query)
+    ]
+
+
+def _siblings(connection: Connection, thought: ThoughtRow) -> tuple[list[ThoughtRow], int]:
+    """The nearest children of the same parents, and how many others there are."""
+    row = tables.thought.c
+    place = tries.place(thought.parents)
+    in_all = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(tables.thought)
+        .where(row.run_id == thought.run, place)
+    ).scalar_one()
+    found: dict[str, ThoughtRow] = {}
+    for status in Status:
+        for near in (
+            (row.child >= thought.index, row.child),
+            (row.child < thought.index, row.child.desc()),
+        ):
+            for each in fetch.thought_rows(
+                connection,
+                thought.run,
+                place,
+                row.status == status.value,
+                near[0],
+                row.id != thought.id,
+                limit=_NEAR,
+                by=near[1],
+            ):
+                found[each.id] = each
+    return sorted(found.values(), key=lambda each: (each.index, each.attempt)), in_all - 1
+
+
+def _successor(connection: Connection, thought: ThoughtRow) -> ThoughtRow | None:
+    """The sibling that was kept: the first after it, or else one made before."""
+    if thought.status is Status.KEPT:
+        return None
+    row = tables.thought.c
+    alike = (
+        tries.place(thought.parents),
+        row.status == Status.KEPT.value,
+        row.operation == thought.operation,
+    )
+    later = fetch.thought_rows(
+        connection, thought.run, *alike, row.at > thought.at, limit=1, by=row.child
+    )
+    found = later or fetch.thought_rows(connection, thought.run, *alike, limit=1, by=row.child)
+    return found[0] if found else None
+
+
+def _below(connection: Connection, thought: ThoughtRow) -> int:
+    """How many thoughts were made directly from it."""
+    row = tables.thought.c
+    alone = sa.select(sa.func.count()).select_from(tables.thought)
+    alone = alone.where(row.run_id == thought.run, tries.place((thought.id,)))
+    # Spelt as the partial index spells it: merges, in which it may stand anywhere.
+    merges = sa.select(row.parents).where(
+        row.run_id == thought.run, sa.text("thought.parents LIKE '%,%'")
+    )
+    named = as_text(thought.id)
+    merged = sum(named in parents for parents in connection.execute(merges).scalars())
+    return connection.execute(alone).scalar_one() + merged
 
 
 def _tokens(thought: ThoughtRow, stored: Stored) -> list[TokenRow]:
     """The tokens of a thought with the probability of each tag before them."""
-    evidence, vocabulary = stored.evidence, stored.vocabulary
+    evidence, vocabulary = stored.evidence, stored.bound.vocabulary
     spelt = {id: literal for literal, id in vocabulary.ids.items()}
     columns = {column.token: column for column in vocabulary.vocabulary.columns}
     opening = [

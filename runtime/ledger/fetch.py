@@ -1,8 +1,7 @@
-"""From the tables to rows: the SQL behind the audit log, one question a function."""
+"""One run, one thought, one blob: the SQL behind the audit log's answers about a single thing."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,29 +12,31 @@ from ...gates.evidence import Evidence
 from ...gates.policy import Policy
 from ...gates.vocabulary import BoundVocabulary, Vocabulary
 from . import tables
-from .chain import blob_digest, event_hash, from_text
+from .chain import as_text, blob_digest, event_hash, from_text
 from .errors import LedgerError
 from .events import EventKind
 from .judgements import judgement_from_json
-from .replay import Stored
-from .rows import EventRow, PrunedRow, RunRow, ThoughtRow
+from .replay import Bound, Stored
+from .rows import RunRow, ThoughtRow
 
 __all__ = [
+    "bound",
     "content",
     "damaged",
-    "events",
     "policy",
     "prompt",
-    "pruned",
     "run_id",
-    "runs",
+    "run_rows",
     "runs_with",
     "stored",
+    "thought_rows",
     "thoughts",
 ]
 
 _LAST = "z" * 64
 """Sorts after the rest of every id, in any collation: ids are lower-case letters and digits."""
+_ALSO = 50
+"""Other runs with the same thought that are named at most."""
 
 
 def run_id(connection: Connection, start: str) -> str:
@@ -64,7 +65,8 @@ def runs_with(connection: Connection, start: str, run: str | None) -> tuple[str,
     if run is not None:
         query = query.where(table.run_id == run)
     cut = sa.case((table.status == Status.PRUNED.value, 0), else_=1)
-    return ids[0], list(connection.execute(query.order_by(cut, table.at.desc())).scalars())
+    query = query.order_by(cut, table.at.desc()).limit(1 + _ALSO)
+    return ids[0], list(connection.execute(query).scalars())
 
 
 def _starting(
@@ -72,62 +74,49 @@ def _starting(
 ) -> list[str]:
     """Up to three different ids that start so; just the one that is so."""
     start = start.strip().lower()
-    query = sa.select(column).distinct().where(column.between(start, start + _LAST))
-    if run is not None:
-        query = query.where(tables.thought.c.run_id == run)
-    found = list(connection.execute(query.order_by(column).limit(3)).scalars())
-    return [start] if start in found else found if start else []
+    if not start:
+        return []
+    within = [] if run is None else [tables.thought.c.run_id == run]
+    if connection.execute(sa.select(column).where(column == start, *within).limit(1)).first():
+        return [start]
+    query = sa.select(column).distinct().where(column.between(start, start + _LAST), *within)
+    return list(connection.execute(query.order_by(column).limit(3)).scalars())
 
 
-def runs(connection: Connection, ids: Sequence[str] | None, limit: int | None) -> list[RunRow]:
-    """Runs with how they went, newest first."""
-    run, event, thought, policy = tables.run.c, tables.event, tables.thought.c, tables.policy.c
-    count = (
-        sa.select(
-            thought.run_id,
-            sa.func.count().label("thoughts"),
-            sa.func.sum(sa.case((thought.status == Status.PRUNED.value, 1), else_=0)).label(
-                "pruned"
-            ),
-            sa.func.sum(thought.tokens).label("tokens"),
-        )
-        .group_by(thought.run_id)
-        .subquery()
-    )
-    end = sa.and_(event.c.run_id == run.id, sa.text("event.kind = 'run_finished'"))
+def run_rows(connection: Connection, ids: Sequence[str]) -> list[RunRow]:
+    """These runs with how they went, in this order."""
+    run, policy = tables.run.c, tables.policy.c
     query = (
         sa.select(
             tables.run,
             policy.name.label("policy_name"),
             tables.blob.c.bytes.label("task_bytes"),
-            event.c.at.label("finished_at"),
-            event.c.body.label("end"),
-            event.c.blobs.label("end_blobs"),
-            count.c.thoughts,
-            count.c.pruned,
-            count.c.tokens,
         )
         .join(tables.policy, policy.digest == run.policy)
         .join(tables.blob, tables.blob.c.digest == run.task)
-        .outerjoin(event, end)
-        .outerjoin(count, count.c.run_id == run.id)
-        .order_by(run.started_at.desc(), run.id.desc())
-        .limit(limit)
+        .where(run.id.in_(ids))
     )
-    if ids is not None:
-        query = query.where(run.id.in_(ids))
-    return [_run_row(connection, row) for row in connection.execute(query).mappings().all()]
+    rows = {row["id"]: row for row in connection.execute(query).mappings()}
+    if len(rows) < len(ids):
+        raise LedgerError(damaged(f"run {next(id for id in ids if id not in rows)}"))
+    ends, counts = _ends(connection, ids), _counts(connection, ids)
+    results = _results(connection, ends)
+    return [
+        _run_row(rows[id], ends.get(id), counts.get(id, (0, 0, 0)), results.get(id)) for id in ids
+    ]
 
 
-def _run_row(connection: Connection, row: Mapping[Any, Any]) -> RunRow:
-    result = from_text(row["end_blobs"] or "{}").get("result")
+def _run_row(
+    row: Mapping[Any, Any], end: Any, counts: tuple[int, int, int], result: str | None
+) -> RunRow:
+    thoughts, pruned, tokens = counts
     return RunRow(
         run=row["id"],
         agent=row["agent"],
         task=row["task_bytes"].decode(),
         context=row["context"],
-        status=from_text(row["end"])["status"] if row["end"] else "unfinished",
-        result=None if result is None else content(connection, result).decode(),
+        status="unfinished" if end is None else from_text(end.body)["status"],
+        result=result,
         seed=row["seed"],
         policy=row["policy_name"],
         policy_digest=row["policy"],
@@ -135,45 +124,72 @@ def _run_row(connection: Connection, row: Mapping[Any, Any]) -> RunRow:
         model=row["model"],
         digests=from_text(row["digests"]),
         started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        thoughts=row["thoughts"] or 0,
-        pruned=row["pruned"] or 0,
-        tokens=row["tokens"] or 0,
+        finished_at=None if end is None else end.at,
+        thoughts=thoughts,
+        pruned=pruned,
+        tokens=tokens,
     )
 
 
-def events(connection: Connection, run: str) -> list[EventRow]:
-    """A run's chain, in order."""
-    table = tables.event
-    query = sa.select(table).where(table.c.run_id == run).order_by(table.c.seq)
-    return [
-        EventRow(
-            run=row["run_id"],
-            seq=row["seq"],
-            kind=row["kind"],
-            at=row["at"],
-            actor=row["actor"],
-            thought=row["thought_id"],
-            attempt=row["attempt"],
-            latency_s=row["latency_s"],
-            body=from_text(row["body"]),
-            hash=row["hash"],
-        )
-        for row in connection.execute(query).mappings()
-    ]
+def _ends(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
+    """The last ``run_finished`` of each run that was not resumed after it."""
+    event = tables.event.c
+    # The kinds are spelt out, so that their partial indexes serve.
+    query = sa.select(event.run_id, event.seq, event.at, event.body, event.blobs).where(
+        sa.text("event.kind = 'run_finished'"), event.run_id.in_(ids)
+    )
+    ends = {row.run_id: row for row in connection.execute(query.order_by(event.seq))}
+    if not ends:
+        return {}
+    query = sa.select(event.run_id, event.seq).where(
+        sa.text("event.kind = 'resumed'"), event.run_id.in_(list(ends))
+    )
+    for row in connection.execute(query):
+        if row.run_id in ends and row.seq > ends[row.run_id].seq:
+            del ends[row.run_id]
+    return ends
+
+
+def _counts(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """How many thoughts, how many of them cut, and their tokens, by run."""
+    row = tables.thought.c
+    cut = sa.case((row.status == Status.PRUNED.value, 1), else_=0)
+    query = sa.select(row.run_id, sa.func.count(), sa.func.sum(cut), sa.func.sum(row.tokens))
+    query = query.where(row.run_id.in_(ids)).group_by(row.run_id)
+    return {
+        run: (thoughts, int(pruned), int(tokens))
+        for run, thoughts, pruned, tokens in connection.execute(query)
+    }
+
+
+def _results(connection: Connection, ends: Mapping[str, Any]) -> dict[str, str]:
+    named = {run: from_text(end.blobs).get("result") for run, end in ends.items()}
+    found = {run: content(connection, digest) for run, digest in named.items() if digest}
+    return {run: content.decode() for run, content in found.items() if content is not None}
 
 
 def thoughts(connection: Connection, run: str, id: str | None = None) -> list[ThoughtRow]:
     """A run's graph in the order in which it was recorded, or one thought of it."""
+    wanted = [] if id is None else [tables.thought.c.id == id]
+    return thought_rows(connection, run, *wanted)
+
+
+def thought_rows(
+    connection: Connection,
+    run: str,
+    *wanted: sa.ColumnElement[bool],
+    limit: int | None = None,
+    by: sa.ColumnElement[Any] | None = None,
+) -> list[ThoughtRow]:
+    """Thoughts of a run that fit, in the order in which they were recorded or another."""
     thought, event = tables.thought, tables.event.c
     query = (
         sa.select(thought, event.body)
         .join(tables.event, sa.and_(event.run_id == thought.c.run_id, event.seq == thought.c.seq))
-        .where(thought.c.run_id == run)
-        .order_by(thought.c.seq)
+        .where(thought.c.run_id == run, *wanted)
+        .order_by(thought.c.seq if by is None else by)
+        .limit(limit)
     )
-    if id is not None:
-        query = query.where(thought.c.id == id)
     return [_thought_row(row) for row in connection.execute(query).mappings()]
 
 
@@ -189,6 +205,7 @@ def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
         depth=row["depth"],
         index=row["child"],
         attempt=row["attempt"],
+        retries=body.get("retries", row["attempt"]),  # one number, before runs were resumed
         status=Status(row["status"]),
         scope=row["scope"],
         text=row["text"],
@@ -205,66 +222,6 @@ def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
     )
 
 
-def pruned(
-    connection: Connection,
-    *,
-    tag: str | None,
-    since: datetime | None,
-    min_score: float | None,
-    agent: str | None,
-    run: str | None,
-    limit: int | None,
-) -> list[PrunedRow]:
-    """Branches that were cut, newest first."""
-    row = tables.thought.c
-    # The status is spelt out rather than bound, so that the partial indexes serve.
-    query = sa.select(
-        row.run_id.label("run"),
-        row.id.label("thought"),
-        row.agent,
-        row.operation,
-        row.tag,
-        row.reading,
-        row.reached.label("score"),
-        row.threshold,
-        (row.reached - row.threshold).label("margin"),
-        row.action,
-        row.at,
-        row.text,
-        row.reason,
-    ).where(sa.text("thought.status = 'pruned'"))
-    if tag is not None:
-        query = query.where(row.tag == tag)
-    if since is not None:
-        query = query.where(row.at >= since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-    if min_score is not None:
-        query = query.where(row.reached >= min_score)
-    if agent is not None:
-        query = query.where(row.agent == agent)
-    if run is not None:
-        query = query.where(row.run_id == run)
-    query = query.order_by(row.at.desc(), row.id).limit(limit)
-    rows = [PrunedRow(**found) for found in connection.execute(query).mappings()]
-    if tag is not None and not rows:
-        _must_know(connection, tag)
-    return rows
-
-
-def _must_know(connection: Connection, tag: str) -> None:
-    """Refuse a tag that no run could have been cut for. Raises :class:`LedgerError`."""
-    event = tables.event.c
-    query = sa.select(event.body).where(event.seq == 0)
-    known = {
-        each["name"]
-        for body in connection.execute(query).scalars()
-        for each in from_text(body)["vocabulary"]["tags"]
-    }
-    if known and tag not in known:
-        close = get_close_matches(tag, known, n=1)
-        meant = f"did you mean {close[0]!r}? " if close else ""
-        raise LedgerError(f"no run has a tag {tag!r}: {meant}there are {', '.join(sorted(known))}")
-
-
 def policy(connection: Connection, digest: str) -> Policy:
     """A stored policy, if it is the one that was stored. Raises :class:`LedgerError`."""
     table = tables.policy.c
@@ -272,11 +229,22 @@ def policy(connection: Connection, digest: str) -> Policy:
     # A policy's digest is that of its canonical JSON, which is what the row holds.
     if blob_digest(b"", body.encode()) != digest:
         raise LedgerError(damaged(f"policy {digest[:12]}"))
+    return _policy_of(body)
+
+
+@lru_cache(maxsize=64)
+def _policy_of(body: str) -> Policy:
     return Policy.model_validate_json(body)
 
 
+@lru_cache(maxsize=64)
+def _vocabulary_of(vocabulary: str, token_ids: str) -> BoundVocabulary:
+    return BoundVocabulary(Vocabulary.model_validate_json(vocabulary), from_text(token_ids))
+
+
 def prompt(connection: Connection, run: str, thought: str) -> str | None:
-    """What the model was asked for this thought, as text; None where no model was asked."""
+    """What the model was asked for this thought, as text; None where no model was asked, or where
+    it was erased."""
     table = tables.event.c
     query = sa.select(table.blobs).where(
         table.run_id == run,
@@ -286,37 +254,41 @@ def prompt(connection: Connection, run: str, thought: str) -> str | None:
     named = connection.execute(query.order_by(table.seq.desc()).limit(1)).scalar()
     if named is None:
         return None
-    return from_text(content(connection, from_text(named)["prompt"]).decode())["text"]
+    asked = content(connection, from_text(named)["prompt"])
+    return None if asked is None else from_text(asked.decode())["text"]
 
 
-def stored(connection: Connection, thought: ThoughtRow) -> Stored | None:
-    """All that a verdict was made from; None for a thought that was not judged on evidence."""
+def bound(connection: Connection, run: str) -> Bound:
+    """What all verdicts of a run were made by, from its first event."""
+    event = tables.event.c
+    query = sa.select(tables.event).where(event.run_id == run, event.seq == 0)
+    first = connection.execute(query).mappings().one()
+    if event_hash({str(name): value for name, value in first.items()}) != first["hash"]:
+        raise LedgerError(damaged(f"event 0 of run {run}"))
+    started = from_text(first["body"])
+    return Bound(
+        policy=policy(connection, started["policy"]),
+        vocabulary=_vocabulary_of(as_text(started["vocabulary"]), as_text(started["token_ids"])),
+        context=started["context"],
+    )
+
+
+def stored(connection: Connection, thought: ThoughtRow, by: Bound | None = None) -> Stored | None:
+    """All that a verdict was made from; None for a thought that was not judged on evidence, or
+    whose evidence was erased."""
     table = tables.thought.c
-    evidence = connection.execute(
-        sa.select(table.evidence).where(table.run_id == thought.run, table.id == thought.id)
-    ).scalar_one()
+    query = sa.select(table.evidence).where(table.run_id == thought.run, table.id == thought.id)
+    evidence = connection.execute(query).scalar_one()
     if evidence is None or thought.judgement is None:
         return None
-    event = tables.event.c
-    first = (
-        connection.execute(
-            sa.select(tables.event).where(event.run_id == thought.run, event.seq == 0)
-        )
-        .mappings()
-        .one()
-    )
-    if event_hash({str(name): value for name, value in first.items()}) != first["hash"]:
-        raise LedgerError(damaged(f"event 0 of run {thought.run}"))
-    started = from_text(first["body"])
+    found = content(connection, evidence)
+    if found is None:
+        return None
     return Stored(
-        policy=policy(connection, started["policy"]),
-        evidence=Evidence.from_bytes(content(connection, evidence)),
-        vocabulary=BoundVocabulary(
-            Vocabulary.model_validate(started["vocabulary"]), started["token_ids"]
-        ),
-        context=started["context"],
+        bound=by or bound(connection, thought.run),
+        evidence=Evidence.from_bytes(found),
         scope=thought.scope,
-        attempt=thought.attempt,
+        attempt=thought.retries,
     )
 
 
@@ -325,12 +297,22 @@ def damaged(what: str) -> str:
     return f"{what} was damaged: run `secateur audit verify`"
 
 
-def content(connection: Connection, digest: str) -> bytes:
-    """A blob's bytes, if they are those that were stored. Raises :class:`LedgerError`."""
+def content(connection: Connection, digest: str) -> bytes | None:
+    """A blob's bytes, if they are those that were stored; None where they were erased.
+
+    Raises :class:`LedgerError` where they are missing or changed.
+    """
     table = tables.blob
     row = connection.execute(sa.select(table).where(table.c.digest == digest)).mappings().first()
     if row is None:
         raise LedgerError(f"blob {digest[:12]} is missing: `secateur audit verify` says where")
-    if blob_digest(row["salt"], row["bytes"]) != digest:
+    if blob_digest(row["salt"], row["bytes"]) == digest:
+        return row["bytes"]
+    if row["bytes"] or not _erased(connection, digest):
         raise LedgerError(damaged(f"blob {digest[:12]}"))
-    return row["bytes"]
+    return None
+
+
+def _erased(connection: Connection, digest: str) -> bool:
+    query = sa.select(tables.erasure.c.seq).where(tables.erasure.c.digest == digest)
+    return connection.execute(query).first() is not None

@@ -15,7 +15,7 @@ from ...gates.verdict import Action
 from . import tables
 from .errors import LedgerError
 
-__all__ = ["Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
+__all__ = ["CutFilters", "Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
 
 _SPAN = re.compile(r"^(\d{1,6})([mhdw])$")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -52,6 +52,13 @@ class Filters(RunFilters, total=False):
     """The reading was at most this."""
     action: str | None
     operation: str | None
+    field: Literal["text", "prompt"] | None
+    """Words are looked for only in what was written, or only in what was asked."""
+
+
+class CutFilters(Filters, total=False):
+    """What cut branches can be asked for by."""
+
     text: str | None
     """Plain words and "quoted phrases" in what was asked or written."""
 
@@ -75,6 +82,7 @@ class Narrow:
     action: Action | None = None
     operation: str | None = None
     text: str | None = None
+    field: Literal["text", "prompt"] | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any], *, run: str | None = None) -> "Narrow":
@@ -85,18 +93,21 @@ class Narrow:
         unknown = set(given) - {field.name for field in fields(cls)}
         if unknown:
             raise TypeError(f"no such filter: {', '.join(sorted(unknown))}")
-        read = {name: value for name, value in given.items() if value is not None}
+        read: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        read["run"] = run
         for name in ("since", "until"):
             if name in read:
                 read[name] = iso(moment(read[name]))
         for name in ("min_score", "max_score"):
             if name in read and math.isnan(read[name]):
                 raise LedgerError(f"{name} is not a number: write one such as 0.8")
+        if read.get("field", "text") not in ("text", "prompt"):
+            raise LedgerError(f"{read['field']!r} cannot be searched: write text or prompt")
         if "reading" in read:
             read["reading"] = one_of(Reading, read["reading"], "reading")
         if "action" in read:
             read["action"] = one_of(Action, read["action"], "action")
-        return cls(**(read | {"run": run}))
+        return cls(**read)
 
     def of_run(self) -> list[sa.ColumnElement[bool]]:
         """What it asks of a run's row."""

@@ -1,6 +1,7 @@
 """A part of a long answer: its rows, where the next part begins, and the same as a data frame."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
@@ -10,7 +11,10 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
-__all__ = ["Cursor", "Page", "frame", "table"]
+__all__ = ["Cursor", "Page", "frame", "one_more", "page", "table"]
+
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$")
 
 
 class _Row(Protocol):
@@ -30,7 +34,7 @@ class Cursor(tuple[str, ...]):
     def read(cls, text: str, parts: int) -> "Cursor":
         """Read ``TIME,RUN`` or ``TIME,RUN,THOUGHT``. Raises :class:`LedgerError`."""
         found = tuple(part.strip() for part in text.split(","))
-        if len(found) != parts or not all(found):
+        if len(found) != parts or not all(found) or not _TIME.match(found[0]):
             shape = ",".join(("TIME", "RUN", "THOUGHT")[:parts])
             raise LedgerError(f"{text!r} is no place to go on from: write {shape} of the last row")
         return cls(found)
@@ -119,3 +123,20 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         name: json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
         for name, value in row.items()
     }
+
+
+def one_more(limit: int | None) -> int | None:
+    """How many rows to ask for, to know whether there are more than ``limit``."""
+    return None if limit is None else limit + 1
+
+
+def page(
+    rows: Sequence[T],
+    limit: int | None,
+    place: Callable[[T], str],
+    follow: Callable[[str], Page[T]],
+) -> Page[T]:
+    """A page of at most ``limit`` of these rows, of which there may be one more."""
+    if limit is None or len(rows) <= limit:
+        return Page(rows)
+    return Page(rows[:limit], place(rows[limit - 1]), follow)

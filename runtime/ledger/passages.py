@@ -31,6 +31,7 @@ __all__ = [
     "forget",
     "index_some",
     "number_range",
+    "remember",
     "tail",
 ]
 
@@ -108,7 +109,7 @@ class Words:
 
     @property
     def fts5(self) -> str:
-        """As SQLite's FTS5 reads it; holds letters and digits alone, so it is always well formed."""
+        """As SQLite's FTS5 reads it; letters and digits alone, so it is always well formed."""
         query = " AND ".join(f'"{" ".join(phrase)}"' for phrase in self.phrases)
         return query if self.field is None else f"{self.field} : ({query})"
 
@@ -172,7 +173,7 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
     rows = connection.execute(sa.select(table.c.thought_id, table.c.number).where(chosen)).all()
     if not rows:
         return
-    numbers: dict[str, int] = {thought: number for thought, number in rows}
+    numbers: dict[str, int] = {row.thought_id: row.number for row in rows}
     if connection.dialect.name == "sqlite":
         for passage in _of_thoughts(connection, run, list(numbers)):
             connection.execute(_FORGET, _words_row(passage, numbers[passage.thought]))
@@ -184,6 +185,20 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
             {"numbers": list(numbers.values())},
         )
     connection.execute(sa.delete(table).where(chosen))
+
+
+def remember(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
+    """Index what is left of thoughts that were taken out; after an erasure."""
+    mark = tables.passage_mark.c
+    upto = connection.execute(sa.select(mark.upto).where(mark.run_id == run)).scalar_one()
+    event = tables.event.c
+    query = sa.select(event.thought_id).where(
+        event.run_id == run,
+        event.seq <= upto,  # beyond it they were not indexed yet, and will be
+        event.thought_id.in_(thoughts),
+        event.kind.in_(_TEXTS),
+    )
+    _add(connection, _of_thoughts(connection, run, list(connection.execute(query).scalars())))
 
 
 def clear(connection: Connection) -> None:
@@ -209,7 +224,7 @@ def number_range(at: str) -> tuple[int, int]:
     return lowest, lowest + (1 << _TIES) - 1
 
 
-def _open_runs() -> sa.Select[Any]:
+def _open_runs() -> sa.Select[*tuple[Any, ...]]:
     """Runs with events beyond their mark, newest first."""
     mark, event = tables.passage_mark.c, tables.event.c
     beyond = sa.exists().where(event.run_id == mark.run_id, event.seq > mark.upto)
@@ -302,7 +317,7 @@ def _prompts(connection: Connection, run: str, thoughts: Sequence[str]) -> dict[
 
 
 def _prompt_text(content: bytes) -> str:
-    """The text of a prompt's canonical JSON, ``{"ids":[…],"text":"…"}``, without reading the ids."""
+    """The text of a prompt's JSON, ``{"ids":[…],"text":"…"}``, without reading the ids."""
     _, _, text = content.partition(b'],"text":')
     return json.loads(text[:-1]) if text else ""
 
@@ -342,11 +357,8 @@ def _numbered(connection: Connection, passages: Sequence[Passage]) -> list[tuple
 
 
 def _is_taken(connection: Connection, number: int) -> bool:
-    table = tables.passage.c
-    return (
-        connection.execute(sa.select(table.number).where(table.number == number)).first()
-        is not None
-    )
+    query = sa.select(tables.passage.c.number).where(tables.passage.c.number == number)
+    return connection.execute(query).first() is not None
 
 
 def _words_row(passage: Passage, number: int) -> dict[str, Any]:

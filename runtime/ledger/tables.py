@@ -190,6 +190,12 @@ thought = Table(
     Index(
         "ix_thought_place", "run_id", text("substr(parents, 1, 40)"), "status", "child", "tokens"
     ),
+    Index(
+        "ix_thought_merge",
+        "run_id",
+        sqlite_where=text("parents LIKE '%,%'"),
+        postgresql_where=text("parents LIKE '%,%'"),
+    ),
 )
 """One row for each node of the graph, with what decided its fate."""
 

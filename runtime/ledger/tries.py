@@ -6,23 +6,36 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ...agents.thought import Status
 from . import tables
-from .chain import from_text
+from .chain import as_text, from_text
 from .events import EventKind
-from .fetch import content
-from .rows import SwitchRow, ThoughtRow, TryRow, WayBack
+from .explanation import SwitchRow, TryRow, WayBack
+from .fetch import content, thought_rows
+from .rows import ThoughtRow
 
-__all__ = ["switches", "tries"]
+__all__ = ["place", "switches", "tries"]
 
 
-def tries(connection: Connection, graph: Sequence[ThoughtRow], thought: ThoughtRow) -> list[TryRow]:
-    """Every try at the same child of the same parents, in order; ``graph`` is the whole run."""
-    alike = [
-        row
-        for row in graph
-        if (row.parents, row.operation, row.index)
-        == (thought.parents, thought.operation, thought.index)
-    ]
+def place(parents: Sequence[str]) -> sa.ColumnElement[bool]:
+    """Whether a thought stands below just these parents; as the index on that place spells it."""
+    spelt = as_text(list(parents))
+    start = sa.literal_column("substr(thought.parents, 1, 40)", sa.Text)
+    return sa.and_(start == spelt[:40], tables.thought.c.parents == spelt)
+
+
+def tries(connection: Connection, thought: ThoughtRow) -> list[TryRow]:
+    """Every try at the same child of the same parents, in order."""
+    row = tables.thought.c
+    alike = thought_rows(
+        connection,
+        thought.run,
+        place(thought.parents),
+        # All there are, so that the index leads to the child.
+        row.status.in_([status.value for status in Status]),
+        row.child == thought.index,
+        row.operation == thought.operation,
+    )
     ids = [row.id for row in alike]
     asked = {
         id: from_text(event["body"])
@@ -31,9 +44,10 @@ def tries(connection: Connection, graph: Sequence[ThoughtRow], thought: ThoughtR
     back: dict[str, WayBack] = {}
     for id, event in _events(connection, thought.run, ids, EventKind.BACKED_UP):
         body = from_text(event["body"])
-        text = content(connection, from_text(event["blobs"])["discarded"]).decode()
+        dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
-            text=text, **{name: body[name] for name in WayBack.__slots__ if name != "text"}
+            text=dropped.decode(),
+            **{name: body[name] for name in WayBack.__slots__ if name != "text"},
         )
     return [
         TryRow(

@@ -1,0 +1,100 @@
+"""Whole runs judged again, by their own policy or by another; in several processes, if wanted."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection
+
+from ...gates.evidence import Evidence
+from ...gates.policy import Policy
+from ...gates.verdict import Judgement
+from . import connect, fetch, tables
+from .chain import blob_digest, from_text
+from .errors import LedgerError
+from .judgements import judgement_from_json
+from .replay import Bound, Flip, Replay, Stored
+
+__all__ = ["in_processes", "replay"]
+
+_ROWS = 200
+"""Thoughts that are held at a time, with their evidence."""
+_RUNS = 16
+"""Runs that a process takes at a time."""
+
+
+def replay(connection: Connection, run: str, policy: Policy | None) -> Replay:
+    """The verdicts of one run that come out otherwise.
+
+    Raises :class:`LedgerError` for evidence that is not as it was written, and
+    :class:`PolicyError` for a policy that does not fit the run's tags.
+    """
+    bound = fetch.bound(connection, run)
+    if policy is not None:
+        policy.check(bound.vocabulary.vocabulary)
+    judged = erased = 0
+    flips: list[Flip] = []
+    for row in connection.execute(_judged(run)).yield_per(_ROWS):
+        if not row.bytes and not row.salt:
+            erased += 1
+            continue
+        judged += 1
+        before, after = _verdicts(row, bound, policy)
+        same = before == after if policy is None else before.action is after.action
+        if not same:
+            flips.append(Flip(run, row.id, before, after, row.text))
+    return Replay(run, judged, erased, tuple(flips))
+
+
+def _judged(run: str) -> sa.Select[*tuple[Any, ...]]:
+    row, event, blob = tables.thought.c, tables.event.c, tables.blob.c
+    return (
+        sa.select(row.id, row.text, row.scope, row.attempt, event.body, *blob)
+        .join(tables.event, sa.and_(event.run_id == row.run_id, event.seq == row.seq))
+        .join(tables.blob, blob.digest == row.evidence)
+        .where(row.run_id == run)
+        .order_by(row.seq)
+    )
+
+
+def _verdicts(row: Any, bound: Bound, policy: Policy | None) -> tuple[Judgement, Judgement]:
+    if blob_digest(row.salt, row.bytes) != row.digest:
+        raise LedgerError(fetch.damaged(f"blob {row.digest[:12]}"))
+    body = from_text(row.body)
+    stored = Stored(
+        bound=bound,
+        evidence=Evidence.from_bytes(row.bytes),
+        scope=row.scope,
+        attempt=body.get("retries", row.attempt),  # one number, before runs were resumed
+    )
+    return judgement_from_json(body["judgement"]), stored.judge(policy)
+
+
+def in_processes(
+    url: URL, runs: Sequence[str], policy: Policy | None, processes: int
+) -> Iterator[Replay]:
+    """The same for many runs, in their order."""
+    given = None if policy is None else policy.model_dump_json()
+    spelt = url.render_as_string(hide_password=False)
+    # A new interpreter each: a copy of this one would share its connections.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting: deque[Future[list[Replay]]] = deque()
+        for start in range(0, len(runs), _RUNS):
+            waiting.append(pool.submit(_replay_some, spelt, runs[start : start + _RUNS], given))
+            if len(waiting) > 2 * processes:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _replay_some(url: str, runs: Sequence[str], policy: str | None) -> list[Replay]:
+    by = None if policy is None else Policy.model_validate_json(policy)
+    engine = connect.open_existing(url)
+    try:
+        with engine.connect() as connection:
+            return [replay(connection, run, by) for run in runs]
+    finally:
+        engine.dispose()
