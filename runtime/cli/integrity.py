@@ -1,17 +1,21 @@
 """``secateur audit verify`` and its kin: whether the ledger is as it was written."""
 
+import asyncio
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..ledger import connect, erasing
 from ..ledger.audit import AuditLog
 from ..ledger.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
+from ..ledger.signing import SigningKey, default_key, public_key
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -49,8 +53,6 @@ def verify(
 
     Example: secateur audit verify --checkpoint checkpoint-12.json --key auditor.pub
     """
-    from ..ledger.signing import public_key
-
     kept = None if checkpoint is None else read_checkpoint(checkpoint)
     trusted = None if key is None else public_key(key)
     with AuditLog(db or Settings().db) as audit, _progress("verifying") as progress:
@@ -133,10 +135,73 @@ def checkpoint(
     _deliver(made.as_json(heads=heads), out, told)
 
 
-def _make(url: str, path: Path | None) -> Checkpoint:
-    from ..ledger import connect
-    from ..ledger.signing import SigningKey, default_key
+@app.command()
+def erase(
+    name: Annotated[str, typer.Argument(help="A run or a thought: its id, or the start of it.")],
+    by: Annotated[str, typer.Option(help="Who erases; it is recorded.")],
+    reason: Annotated[str, typer.Option(help="Why; it is recorded.")],
+    what: Annotated[
+        str | None,
+        typer.Option(help=f"Only these, with commas between: {', '.join(erasing.WHAT)}."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="The thought in this run alone, where several have it.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    sweep: Annotated[
+        bool,
+        typer.Option(help="Write the database anew, so that no free page still holds the bytes."),
+    ] = True,
+    db: DbOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Erase what was said, for privacy: the bytes go, the chain stays whole and says so.
 
+    A prompt may quote the thoughts before it, so a whole run is the safer choice. What stands in
+    reasons and notes is part of the chain and stays, and so do copies made elsewhere.
+
+    Example: secateur audit erase 1qebdd97 --by "A. Reviewer" --reason "asked for on 3 May"
+    """
+    url = db or Settings().db
+    wanted = erasing.WHAT if what is None else [word.strip() for word in what.split(",")]
+    engine = connect.open_existing(url, read_only=False)
+    try:
+        with engine.connect() as connection:
+            found = erasing.find(connection, name, wanted, run)
+        left = [each for each in found if each.blobs]
+        for each in left:
+            still = "" if each.finished else "; the run is not finished: if it still goes, it stops"
+            print(f"{each}{still}", file=sys.stderr)
+        if left and not (yes or typer.confirm("Erase this for good?", err=True)):
+            raise typer.Abort("nothing was erased")
+        for each in left:
+            asyncio.run(erasing.erase(url, each, by=by, reason=reason))
+        swept = erasing.sweep(engine) if sweep else None
+    finally:
+        engine.dispose()
+    blobs = sum(len(each.blobs) for each in left)
+    if json_:
+        told = None if swept is None else {"complete": swept.complete, "remark": swept.remark}
+        runs = [each.run for each in left]
+        _print_json({"blobs": blobs, "runs": runs, "swept": told})
+    else:
+        print(f"erased {blobs} blobs of {len(left)} runs" if left else "nothing is left to erase")
+        if swept is not None:
+            print(swept.remark if swept.complete else f"but copies may be left: {swept.remark}")
+    if swept is not None and not swept.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verifier() -> None:
+    """Print a verifier that needs no Secateur: one Python file, the standard library alone.
+
+    Example: secateur audit verifier > verify_ledger.py
+    """
+    print(resources.files("secateur.runtime.ledger").joinpath("verifier.py").read_text(), end="")
+
+
+def _make(url: str, path: Path | None) -> Checkpoint:
     engine = connect.open_existing(url, read_only=False)
     try:
         place = path or default_key()
