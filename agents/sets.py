@@ -2,7 +2,7 @@
 
 The model reads a number from 0 to 129 as a letter for its tens and a digit: ``A3`` is 3, ``C7`` is
 27, ``M0`` is 120. So every number is two tokens, and a set needs no commas. Which numbers two sets
-share is answered for each number of the first, with its mark: ``A3!C7=M0!``.
+share is answered for each number of the second, with its mark: ``C7=B1!``.
 """
 
 import re
@@ -24,8 +24,9 @@ LARGEST = 129
 
 _NUMBER = re.compile(r"([A-M])(\d)")
 _MARKED = re.compile(r"([A-M])(\d)([=!])")
-_ALLOWED = re.compile(r"[\s0-9,;{}\[\]()&]*")
+_ALLOWED = re.compile(r"[\s0-9,;{}\[\]()&∩]*")
 _LIST = re.compile(r"[\[{(]([^\[\]{}()]*)[\]})]")
+_SIGN = re.compile("[&∩]")
 
 
 def spell_set(numbers: Sequence[int]) -> str:
@@ -34,9 +35,9 @@ def spell_set(numbers: Sequence[int]) -> str:
 
 
 def marks(left: Sequence[int], right: Sequence[int]) -> str:
-    """Each number of ``left`` with ``=`` where ``right`` has it too, else ``!``."""
-    there = set(right)
-    return "".join(f"{spell_set([number])}{'=' if number in there else '!'}" for number in left)
+    """Each number of ``right`` with ``=`` where ``left`` has it too, else ``!``."""
+    there = set(left)
+    return "".join(f"{spell_set([number])}{'=' if number in there else '!'}" for number in right)
 
 
 def parse_marks(answer: str) -> list[int]:
@@ -56,12 +57,14 @@ def parse_union(answer: str) -> list[int]:
 
 
 def parse_sets(text: str) -> tuple[list[int], list[int]]:
-    """Read two sets: ``[3, 27] [27, 5]``, ``{3, 27} & {27, 5}``.
+    """Read two sets: ``[3, 27] [27, 5]``, ``{3, 27} & {27, 5}``, ``3 27 & 27 5``.
 
     Raises ``ValueError``, in words that a user understands, for anything else.
     """
-    lists = _LIST.findall(text)
-    if not _ALLOWED.fullmatch(text) or len(lists) != 2:
+    bracketed = re.search(r"[\[\](){}]", text) is not None
+    lists = _LIST.findall(text) if bracketed else _SIGN.split(text)
+    astray = bracketed and re.search(r"\d", _LIST.sub(" ", text))
+    if not _ALLOWED.fullmatch(text) or len(lists) != 2 or astray:
         raise ValueError("give two sets of numbers, like [3, 27, 5] [27, 8]")
     left, right = ([int(number) for number in re.findall(r"\d+", part)] for part in lists)
     for numbers in (left, right):

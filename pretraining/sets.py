@@ -2,7 +2,7 @@
 
 ::
 
-    intersect A3C7M0 C7B1         A3!C7=M0!
+    intersect A3C7M0 C7B1         C7=B1!                   (the second's numbers, marked)
     union A3 C7                   A3C7                     (of sets that share nothing)
 """
 
@@ -20,7 +20,7 @@ SET_OPERATIONS: tuple[SetOperation, ...] = get_args(SetOperation)
 
 
 def intersect_prompt(left: Sequence[int], right: Sequence[int]) -> str:
-    """``intersect A3C7M0 C7B1``."""
+    """``intersect A3C7M0 C7B1``: the second is marked, so that a number is looked up behind it."""
     return f"intersect {spell_set(left)} {spell_set(right)}"
 
 
