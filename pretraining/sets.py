@@ -31,18 +31,18 @@ def union_prompt(left: Sequence[int], right: Sequence[int]) -> str:
 
 def set_document(operation: SetOperation, rng: random.Random, longest: int) -> Document:
     """One document of a set operation, on sets of up to ``longest`` numbers."""
-    span = rng.choice((64, 128, LARGEST + 1))
     # Half are short: finding a number in a long row is learnt from finding it in a short one.
-    size = rng.randint(1, min(longest, span // 2, rng.choice((6, 12, 24, longest))))
+    size = rng.randint(1, min(longest, LARGEST // 2, rng.choice((6, 12, 24, longest))))
+    # Sets from twice as many numbers share half of them, so either mark is as likely.
+    numbers = range(LARGEST + 1) if rng.random() < 0.5 else range(2 * size)
+    numbers = rng.sample(numbers, 2 * size)
     match operation:
         case "intersect":
-            left = rng.sample(range(span), size)
-            right = rng.sample(
-                range(span), rng.choice((size, max(1, size // 2), max(1, size // 4)))
-            )
+            left = rng.sample(numbers, size)
+            right = rng.sample(numbers, rng.choice((size, max(1, size // 2), max(1, size // 4))))
             prompt, answer = intersect_prompt(left, right), marks(left, right)
         case "union":
-            both = rng.sample(range(span), size)
+            both = numbers[:size]
             cut = rng.randint(0, size)
             left, right = both[:cut], both[cut:]
             prompt, answer = union_prompt(left, right), spell_set(both)
