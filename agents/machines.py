@@ -1,21 +1,52 @@
-"""The state machines that decide what a plan does next: pure bookkeeping, no I/O.
+"""What a plan's state machines share: work, the agenda, branches, and how machines nest.
 
-``push`` gives a machine thoughts, ``tell`` the results of work; it puts new :class:`Work` on the
-agenda as soon as that work's own parents are there. Nothing here runs anything: the scheduler does.
+A machine decides what a plan does next: pure bookkeeping, no I/O. ``push`` gives it thoughts,
+``tell`` the results of work; it puts new :class:`Work` on the agenda as soon as that work's own
+parents are there. Nothing here runs anything: the scheduler does.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from .operations import Ask, Operation
-from .thought import Status, Thought
+from .budget import Budget
+from .operations import Fail, Operation
+from .thought import Thought
 
-__all__ = ["Growth", "Machine", "Startable", "Work"]
+__all__ = ["Branch", "Group", "Growth", "Machine", "Owner", "Startable", "Work", "in_order"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
+class Branch:
+    """A part of the graph that can be stopped, or has a budget of its own."""
+
+    above: "Branch | None"
+    key: str
+    """The same in every walk of the plan."""
+    depth: int
+    """How deep the thought stands that it began with."""
+    budget: Budget | None = None
+    thoughts: dict[str, Thought] = field(default_factory=dict)
+    """What was made in it and lived, by id."""
+    stopped: str | None = None
+    """Why nothing more of it is wanted."""
+
+    def up(self) -> "Iterator[Branch]":
+        """Itself and all that it lies in."""
+        branch: Branch | None = self
+        while branch is not None:
+            yield branch
+            branch = branch.above
+
+
+class Owner(Protocol):
+    """Who is told what came of a piece of work."""
+
+    def tell(self, work: "Work", thoughts: Sequence[Thought]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Work:
     """One operation on parents that are there: what the scheduler performs next."""
 
@@ -27,7 +58,10 @@ class Work:
     """Which child of these parents."""
     banned: bool = False
     """The last try after all siblings were pruned: every tag banned."""
-    owner: "Leaf" = field(compare=False, repr=False, kw_only=True)
+    mends: Thought | None = None
+    """An answer that could not be read; the model is asked to mend it."""
+    branch: Branch | None = None
+    owner: Owner = field(repr=False, kw_only=True)
 
     @property
     def step(self) -> str:
@@ -35,31 +69,118 @@ class Work:
         parents make different thoughts."""
         return f"{self.path[-2]} {self.operation.name}"
 
+    @property
+    def key(self) -> str:
+        """What it is known by: the same in every walk of the plan, and no other work's."""
+        return f"{'.'.join(map(str, self.path))} {self.operation.kind} {self.operation.name}"
+
+    @property
+    def stopped(self) -> str | None:
+        """Why it is no longer wanted, if so."""
+        if self.branch is None:
+            return None
+        return next((b.stopped for b in self.branch.up() if b.stopped is not None), None)
+
 
 @dataclass(slots=True)
+class _Agenda:
+    """What became possible, and whether something became unwanted."""
+
+    ready: list[Work] = field(default_factory=list)
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
-    """What all machines of one run share: the agenda, and whether the policy regrows."""
+    """What all machines of one run share, seen from one place in the plan."""
 
     regrow: bool
-    agenda: list[Work] = field(default_factory=list)
+    """Whether the policy regrows a barren node."""
+    seed: int = 0
+    """The run's; what a strategy draws derives from it."""
+    decided: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Ids of the winners of joins that a resumed run has behind it, by the join's key."""
+    place: tuple[int, ...] = ()
+    """The path of the thought that this part of the plan was started for."""
+    branch: Branch | None = None
+    upstream: tuple[Branch, ...] = ()
+    """What feeds this part and nothing else: of no use once a ``first`` join here has enough."""
+    _agenda: _Agenda = field(default_factory=_Agenda, repr=False)
 
     def ask(self) -> list[Work]:
         """The work that became possible since the last call."""
-        ready, self.agenda = self.agenda, []
+        ready, self._agenda.ready = self._agenda.ready, []
         return ready
 
     def tell(self, work: Work, thoughts: Sequence[Thought]) -> None:
-        """Hand in what came of a piece of work."""
+        """Hand in what came of a piece of work; of no use where it is no longer wanted."""
+        if work.branch is not None:
+            if work.stopped is not None:
+                return
+            old = {parent.id for parent in work.parents}
+            made = [t for t in thoughts if t.lives and t.id not in old]
+            for branch in work.branch.up():
+                branch.thoughts.update((thought.id, thought) for thought in made)
         work.owner.tell(work, thoughts)
+
+    def post(self, work: Work) -> None:
+        """Put work on the agenda."""
+        self._agenda.ready.append(work)
+
+    def at(self, thought: Thought) -> "Growth":
+        """The view of a part that is started for one thought."""
+        return replace(self, place=thought.path, upstream=())
+
+    def losers(self, winners: Sequence[Thought]) -> list[Thought]:
+        """What was made upstream and led to none of the winners."""
+        made = {id: t for branch in self.upstream for id, t in branch.thoughts.items()}
+        won = list(winners)
+        while won:
+            thought = won.pop()
+            made.pop(thought.id, None)
+            won += [made[parent] for parent in thought.parents if parent in made]
+        return list(made.values())
+
+    def within(self, name: str, budget: Budget | None = None) -> "Growth":
+        """The view from a branch of its own."""
+        key = f"{'.'.join(map(str, self.place))} {name}"
+        return replace(self, branch=Branch(self.branch, key, len(self.place) // 2, budget))
+
+    def after(self, upstream: Sequence[Branch]) -> "Growth":
+        """The view of a part that these branches feed, besides what feeds the whole."""
+        return replace(self, upstream=(*self.upstream, *upstream))
+
+    def shared(self) -> "Growth":
+        """The view of a part that others share their thoughts with."""
+        return replace(self, upstream=()) if self.upstream else self
+
+    def stop(self, branch: Branch | None, why: str) -> None:
+        """Nothing more of this branch is wanted: what is in flight there is cancelled."""
+        if branch is not None and branch.stopped is None:
+            branch.stopped = why
+            self._agenda.stopped = True
+
+    def take_stopped(self) -> bool:
+        """Whether a branch was stopped since the last call."""
+        stopped, self._agenda.stopped = self._agenda.stopped, False
+        return stopped
 
 
 class Startable(Protocol):
-    """What a machine needs of a plan: to start it, and how many operations it has."""
+    """What a machine needs of a plan: to start it, how many operations it has, and whether it may
+    be through before all that feeds it has ended."""
 
     @property
     def size(self) -> int: ...
 
+    @property
+    def hurries(self) -> bool: ...
+
     def start(self, growth: Growth, number: int) -> "Machine": ...
+
+
+def _nothing() -> None:
+    pass
 
 
 class Machine(ABC):
@@ -69,8 +190,10 @@ class Machine(ABC):
         self.growth = growth
         self.closed = False
         self.out: Callable[[Thought], None] = lambda thought: None
-        self.done: Callable[[], None] = lambda: None
-        self._finished = False
+        self.done: Callable[[], None] = _nothing
+        self.enough: Callable[[], None] = _nothing
+        """Called once when it wants no more thoughts, whatever feeds it is doing."""
+        self.finished = False
 
     @abstractmethod
     def push(self, thought: Thought) -> None:
@@ -87,176 +210,9 @@ class Machine(ABC):
 
     def settle(self) -> None:
         """Say so, once, when nothing more can come out."""
-        if self.closed and not self._finished and not self.busy():
-            self._finished = True
+        if self.closed and not self.finished and not self.busy():
+            self.finished = True
             self.done()
-
-
-class Leaf(Machine):
-    """One operation. Subclasses decide which work its parents make possible."""
-
-    def __init__(self, growth: Growth, operation: Operation, number: int) -> None:
-        super().__init__(growth)
-        self.operation = operation
-        self.number = number
-        self.running = 0
-        self.seen: set[str] = set()
-
-    def push(self, thought: Thought) -> None:
-        """A thought that comes twice (two branches passed it through) counts once."""
-        if thought.id not in self.seen:
-            self.seen.add(thought.id)
-            self.take(thought)
-
-    @abstractmethod
-    def take(self, thought: Thought) -> None:
-        """Take one thought that was not here before."""
-
-    def busy(self) -> bool:
-        return self.running > 0
-
-    def post(self, parents: tuple[Thought, ...], index: int = 0, banned: bool = False) -> None:
-        self.running += 1
-        path = (*parents[0].path, self.number, index)
-        work = Work(self.operation, parents, path, index, banned, owner=self)
-        self.growth.agenda.append(work)
-
-    def tell(self, work: Work, thoughts: Sequence[Thought]) -> None:
-        self.running -= 1
-        for thought in thoughts:
-            if thought.lives:
-                self.out(thought)
-        self.settle()
-
-
-class EachLeaf(Leaf):
-    """Starts for every parent at once."""
-
-    def take(self, thought: Thought) -> None:
-        self.post((thought,))
-
-
-class AllLeaf(Leaf):
-    """Starts once, when its input is complete, with the parents in the graph's own order."""
-
-    def __init__(self, growth: Growth, operation: Operation, number: int) -> None:
-        super().__init__(growth, operation, number)
-        self.waiting: list[Thought] = []
-
-    def take(self, thought: Thought) -> None:
-        self.waiting.append(thought)
-
-    def close(self) -> None:
-        parents = _in_order(self.waiting)
-        self.waiting = []
-        if parents:
-            self.post(parents)
-        super().close()
-
-
-@dataclass(slots=True)
-class _Litter:
-    """The children of one parent (or of joined parents)."""
-
-    parents: tuple[Thought, ...]
-    posted: int = 0
-    running: int = 0
-    living: int = 0
-    pruned: bool = False
-    regrown: bool = False
-
-
-class AskLeaf(Leaf):
-    """Asks the model for n children, replaces pruned ones, and regrows a barren node once."""
-
-    operation: Ask
-
-    def __init__(self, growth: Growth, operation: Ask, number: int) -> None:
-        super().__init__(growth, operation, number)
-        self.litters: dict[tuple[str, ...], _Litter] = {}
-        self.waiting: list[Thought] = []
-
-    def take(self, thought: Thought) -> None:
-        if self.operation.join == "all":
-            self.waiting.append(thought)
-        else:
-            self._start((thought,))
-
-    def close(self) -> None:
-        if self.waiting:
-            self._start(_in_order(self.waiting))
-            self.waiting = []
-        super().close()
-
-    def tell(self, work: Work, thoughts: Sequence[Thought]) -> None:
-        litter = self.litters[_ids(work.parents)]
-        litter.running -= 1
-        litter.living += sum(t.status in (Status.KEPT, Status.ESCALATED) for t in thoughts)
-        if not any(t.status in (Status.KEPT, Status.ESCALATED) for t in thoughts):
-            litter.pruned |= any(t.status is Status.PRUNED for t in thoughts)
-            hopeless = any(t.hopeless for t in thoughts)
-            if not hopeless and litter.posted < self.operation.n + self.operation.spare:
-                self._child(litter)
-            elif self._barren(litter):
-                litter.regrown = True
-                self._child(litter, banned=True)
-        super().tell(work, thoughts)
-
-    def _barren(self, litter: _Litter) -> bool:
-        return (
-            self.growth.regrow
-            and litter.pruned
-            and not (litter.living or litter.running or litter.regrown)
-        )
-
-    def _start(self, parents: tuple[Thought, ...]) -> None:
-        litter = self.litters[_ids(parents)] = _Litter(parents)
-        for _ in range(self.operation.n):
-            self._child(litter)
-
-    def _child(self, litter: _Litter, banned: bool = False) -> None:
-        self.post(litter.parents, litter.posted, banned)
-        litter.posted += 1
-        litter.running += 1
-
-
-def _ids(thoughts: Sequence[Thought]) -> tuple[str, ...]:
-    return tuple(thought.id for thought in thoughts)
-
-
-def _in_order(thoughts: Sequence[Thought]) -> tuple[Thought, ...]:
-    return tuple(sorted(thoughts, key=lambda thought: thought.path))
-
-
-def _numbered(parts: Sequence[Startable], number: int) -> list[tuple[Startable, int]]:
-    """Each part with the number of its first operation, unique within the plan."""
-    numbers: list[tuple[Startable, int]] = []
-    for part in parts:
-        numbers.append((part, number))
-        number += part.size
-    return numbers
-
-
-class ChainMachine(Machine):
-    """Each stage feeds the next, thought by thought."""
-
-    def __init__(self, growth: Growth, parts: Sequence[Startable], number: int) -> None:
-        super().__init__(growth)
-        self.stages = [part.start(growth, n) for part, n in _numbered(parts, number)]
-        for stage, following in zip(self.stages, self.stages[1:], strict=False):
-            stage.out, stage.done = following.push, following.close
-        self.stages[-1].out = lambda thought: self.out(thought)
-        self.stages[-1].done = self.settle
-
-    def push(self, thought: Thought) -> None:
-        self.stages[0].push(thought)
-
-    def close(self) -> None:
-        self.closed = True
-        self.stages[0].close()
-
-    def busy(self) -> bool:
-        return not self.stages[-1]._finished
 
 
 class Group(Machine):
@@ -266,125 +222,47 @@ class Group(Machine):
         super().__init__(growth)
         self.open = 0
 
-    def adopt(self, machine: Machine, out: Callable[[Thought], None]) -> Machine:
-        self.open += 1
-        machine.out, machine.done = out, self._one_done
-        return machine
+    def adopt(
+        self,
+        machine: Machine,
+        out: Callable[[Thought], None],
+        done: Callable[[], None] = _nothing,
+    ) -> Machine:
+        """Wait for a machine; ``done`` is called when it has ended, before that counts."""
 
-    def _one_done(self) -> None:
-        self.open -= 1
-        self.settle()
+        def ended() -> None:
+            done()
+            self.open -= 1
+            self.settle()
+
+        self.open += 1
+        machine.out, machine.done = out, ended
+        return machine
 
     def busy(self) -> bool:
         return self.open > 0
 
-
-class BothMachine(Group):
-    """Every part gets every thought."""
-
-    def __init__(self, growth: Growth, parts: Sequence[Startable], number: int) -> None:
-        super().__init__(growth)
-        self.parts = [
-            self.adopt(part.start(growth, n), lambda thought: self.out(thought))
-            for part, n in _numbered(parts, number)
-        ]
-
-    def push(self, thought: Thought) -> None:
-        for part in self.parts:
-            part.push(thought)
-
-    def close(self) -> None:
-        for part in self.parts:
-            part.close()
-        super().close()
+    def fail(self, thought: Thought, number: int, name: str, why: str) -> None:
+        """Let a branch come to nothing because a function of the plan itself went wrong."""
+        path = (*thought.path, number, 0)
+        failure = Fail(name=name, kind="failed", reason=why)
+        self.open += 1
+        self.growth.post(
+            Work(failure, (thought,), path, branch=self.growth.branch, owner=_Failing(self))
+        )
 
 
-class EachMachine(Group):
-    """A copy of the inner plan for every thought, so that joins inside wait for that one only."""
+class _Failing:
+    """Waits for a failure to be written down."""
 
-    def __init__(self, growth: Growth, inner: Startable, number: int) -> None:
-        super().__init__(growth)
-        self.inner, self.number = inner, number
+    def __init__(self, group: Group) -> None:
+        self.group = group
 
-    def push(self, thought: Thought) -> None:
-        machine = self.adopt(self.inner.start(self.growth, self.number), lambda t: self.out(t))
-        machine.push(thought)
-        machine.close()
+    def tell(self, work: Work, thoughts: Sequence[Thought]) -> None:
+        self.group.open -= 1
+        self.group.settle()
 
 
-class RepeatMachine(Group):
-    """The inner plan again and again, until a thought is good or the rounds are spent."""
-
-    def __init__(
-        self,
-        growth: Growth,
-        inner: Startable,
-        until: Callable[[Thought], bool],
-        at_most: int,
-        number: int,
-    ) -> None:
-        super().__init__(growth)
-        self.inner, self.until, self.at_most, self.number = inner, until, at_most, number
-
-    def push(self, thought: Thought) -> None:
-        self._round(thought, self.at_most)
-
-    def _round(self, thought: Thought, left: int) -> None:
-        if left == 0 or self.until(thought):
-            self.out(thought)
-            return
-
-        def again(result: Thought) -> None:
-            # A round that passed its thought through would pass it through for ever.
-            self._round(result, 0 if result.id == thought.id else left - 1)
-
-        machine = self.adopt(self.inner.start(self.growth, self.number), again)
-        machine.push(thought)
-        machine.close()
-
-
-class PairwiseMachine(Group):
-    """Two thoughts to one, round after round, until one is left; an odd one waits a round.
-
-    A round that leaves as many as it found is the last: the inner plan joins nothing.
-    """
-
-    def __init__(self, growth: Growth, inner: Startable, number: int) -> None:
-        super().__init__(growth)
-        self.inner, self.number = inner, number
-        self.waiting: list[Thought] = []
-        self.before: int | None = None
-        """How many thoughts the last round began with."""
-
-    def push(self, thought: Thought) -> None:
-        self.waiting.append(thought)
-
-    def close(self) -> None:
-        self.closed = True
-        self._round()
-
-    def _one_done(self) -> None:
-        self.open -= 1
-        if self.open == 0:
-            self._round()
-
-    def _round(self) -> None:
-        thoughts = _in_order(self.waiting)
-        self.waiting = []
-        fewer = self.before is None or len(thoughts) < self.before
-        if len(thoughts) < 2 or not fewer:
-            for thought in thoughts:
-                self.out(thought)
-            self.settle()
-            return
-        self.before = len(thoughts)
-        pairs = [thoughts[i : i + 2] for i in range(0, len(thoughts) - 1, 2)]
-        self.waiting = [thoughts[-1]] if len(thoughts) % 2 else []
-        machines = [
-            self.adopt(self.inner.start(self.growth, self.number), self.waiting.append)
-            for _ in pairs
-        ]
-        for machine, pair in zip(machines, pairs, strict=True):
-            for thought in pair:
-                machine.push(thought)
-            machine.close()
+def in_order(thoughts: Sequence[Thought]) -> tuple[Thought, ...]:
+    """In the graph's own order, whatever came first."""
+    return tuple(sorted(thoughts, key=lambda thought: thought.path))

@@ -1,55 +1,63 @@
 """Operations: what makes thoughts out of thoughts. Values only; the runtime performs them."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any, Literal, get_args
 
-from ..gates.errors import SecateurError
-from .prompt import Piece, Sampling, Text
+from .errors import PlanError
+from .joins import Join
+from .prompt import Sampling
 from .steering import Steer, SteerAt
+from .template import Prompt, check_prompt
 from .thought import Scene, Thought
 from .tool import Call, Tool
 
 __all__ = [
     "Act",
+    "Apply",
     "Ask",
+    "Check",
+    "Choose",
+    "Expand",
+    "Fail",
     "KeepBest",
     "KeepValid",
     "Operation",
-    "PlanError",
-    "Prompt",
     "Score",
+    "Select",
     "Split",
-    "write_prompt",
+    "Truth",
 ]
-
-Prompt = str | Callable[[Scene], str | Sequence[Piece]]
-"""A template with {task}, {text}, {texts} and {value}, or a function of the scene."""
-
-_FIELDS = ("task", "text", "texts", "value")
-
-
-class PlanError(SecateurError):
-    """A plan or one of its operations is put together wrongly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What every operation has: a name, and whom it waits for."""
+    """What every operation has: a name, whom it waits for, and how long it may take."""
 
     name: str
     kind: str
-    join: Literal["each", "all"] = "each"
-    """``each``: starts for every parent as soon as it is there; ``all``: once, with all parents."""
+    join: Join = "each"
+    timeout: float | None = None
+    """Seconds; what takes longer is a failed thought."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise PlanError(f"operation {self.name!r}: timeout={self.timeout!r}; give seconds")
+
+    @property
+    def free(self) -> bool:
+        """Whether it spends nothing of a budget, so that it may run although one has ended: it
+        makes no thought, asks no model, and calls no function that may have to be waited for."""
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask(Operation):
-    """Ask the model: generate, aggregate (join all) or refine (unless the parent is good)."""
+    """Ask the model, n times for each parent or for the joined parents."""
 
-    kind: Literal["generate", "aggregate", "refine"]
+    kind: Literal["generate", "aggregate", "refine", "improve", "grade", "vote"]
     prompt: Prompt
     n: int = 1
     """Children wanted for each parent (or for the joined parents)."""
@@ -57,6 +65,8 @@ class Ask(Operation):
     """Further children that may be asked for, one by one, in place of pruned or failed ones."""
     parse: Callable[[str], Any] | None = None
     """Text to plain JSON data; a ``ValueError`` makes a failed thought."""
+    repairs: int = 0
+    """How often the model is asked to mend an answer that ``parse`` refuses."""
     sampling: Sampling | None = None
     """None: the agent's own."""
     unless: Callable[[Scene], bool] | None = None
@@ -68,6 +78,7 @@ class Ask(Operation):
     steer_at: SteerAt = "line"
 
     def __post_init__(self) -> None:
+        Operation.__post_init__(self)
         if self.steer_at not in get_args(SteerAt):
             raise PlanError(
                 f"operation {self.name!r}: steer_at={self.steer_at!r}; choose "
@@ -80,26 +91,24 @@ class Ask(Operation):
                 f"operation {self.name!r}: steer= takes a plain function of the progress that "
                 'gives controls such as {"angry": "allow"}, or None'
             )
-        if self.n < 1 or self.spare < 0:
+        if self.n < 1 or self.spare < 0 or self.repairs < 0:
             raise PlanError(
-                f"operation {self.name!r}: n={self.n}, spare={self.spare}; give n of at least 1 "
-                "and spare of at least 0"
+                f"operation {self.name!r}: n={self.n}, spare={self.spare}, repairs={self.repairs}; "
+                "give n of at least 1, and spare and repairs of at least 0"
             )
-        if isinstance(self.prompt, str):
-            _check_template(self.name, self.prompt)
-        elif not callable(self.prompt):
-            raise PlanError(
-                f"operation {self.name!r}: the prompt is a {type(self.prompt).__name__}; give a "
-                "template or a function of the scene"
-            )
+        check_prompt(self.name, self.prompt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Operation):
     """Give each thought a number."""
 
-    by: Callable[[Scene], float]
+    by: Callable[[Scene], float | Awaitable[float]]
     kind: Literal["score"] = field(default="score", init=False)
+
+    @property
+    def free(self) -> bool:
+        return self.timeout is None and not _waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,13 +120,33 @@ class KeepBest(Operation):
     """True where a small score is a good one (errors)."""
     kind: Literal["keep_best"] = field(default="keep_best", init=False)
 
+    @property
+    def free(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeepValid(Operation):
     """Keep the parents for which a function holds."""
 
-    by: Callable[[Scene], bool]
+    by: Callable[[Scene], bool | Awaitable[bool]]
     kind: Literal["keep_valid"] = field(default="keep_valid", init=False)
+
+    @property
+    def free(self) -> bool:
+        return self.timeout is None and not _waits(self.by)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Select(Operation):
+    """Keep those of all parents that a function chooses."""
+
+    by: Callable[[Scene], Sequence[Thought] | Awaitable[Sequence[Thought]]]
+    kind: Literal["select"] = field(default="select", init=False)
+
+    @property
+    def free(self) -> bool:
+        return self.timeout is None and not _waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +155,26 @@ class Split(Operation):
 
     by: Callable[[Scene], Sequence[tuple[str, Any]]]
     kind: Literal["split"] = field(default="split", init=False)
+
+
+Outcome = str | tuple[str, Any]
+"""What a user's operation makes of a scene: a text, or a text with a value of plain JSON data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply(Operation):
+    """A user's own operation: a function of the scene that gives texts and values."""
+
+    by: Callable[[Scene], Any]
+    kind: Literal["operation"] = field(default="operation", init=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Operation):
+    """Let a function say what is wrong with a thought; None lets it pass through."""
+
+    by: Callable[[Scene], str | Awaitable[str | None] | None]
+    kind: Literal["check"] = field(default="check", init=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,32 +186,58 @@ class Act(Operation):
     kind: Literal["act"] = field(default="act", init=False)
 
 
-def _check_template(name: str, template: str) -> None:
-    try:
-        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-    except ValueError as error:
-        raise PlanError(f"operation {name!r}: the prompt template is broken: {error}") from None
-    for given in fields:
-        if given.split(".")[0].split("[")[0] not in _FIELDS:
-            raise PlanError(
-                f"operation {name!r}: the prompt names {{{given}}}; a template knows "
-                f"{', '.join('{' + known + '}' for known in _FIELDS)} (write {{{{ and }}}} for "
-                "braces)"
-            )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth(Operation):
+    """Compare a thought with what is known to be true; no plan can see what comes of it."""
+
+    by: Callable[[Scene], bool | float]
+    kind: Literal["ground_truth"] = field(default="ground_truth", init=False)
+
+    @property
+    def free(self) -> bool:
+        return self.timeout is None and not _waits(self.by)
 
 
-def write_prompt(prompt: Prompt, scene: Scene) -> list[Piece]:
-    """The prompt's pieces for one scene. Whatever a template holds is outside text."""
-    if isinstance(prompt, str):
-        texts = "\n".join(_numbered(scene.parents))
-        return [
-            Text(
-                prompt.format(task=scene.task, text=scene.text, texts=texts, value=scene.value),
-            )
-        ]
-    written = prompt(scene)
-    return [Text(written)] if isinstance(written, str) else list(written)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expand(Operation):
+    """Call what lets a plan grow; it leaves its answer with the machine that posted it."""
+
+    by: Callable[[Scene], None]
+    kind: Literal["grow"] = field(default="grow", init=False)
+
+    @property
+    def free(self) -> bool:
+        return True
 
 
-def _numbered(parents: Sequence[Thought]) -> list[str]:
-    return [f"{number}. {thought.text}" for number, thought in enumerate(parents, 1)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choose(Operation):
+    """Write down that the parents go on and others do not: a join or a search has decided."""
+
+    dropped: Callable[[], Sequence[Thought]]
+    """Those that do not; asked when the choice is written."""
+    about: str | None = None
+    """What a choice that depends on timing is known by, so that a resumed run makes it again."""
+    kind: Literal["choose"] = field(default="choose", init=False)
+
+    @property
+    def free(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fail(Operation):
+    """Come to nothing, for a reason that is known already."""
+
+    kind: str
+    reason: str
+
+    @property
+    def free(self) -> bool:
+        return True
+
+
+def _waits(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
+    )

@@ -1,282 +1,440 @@
-"""Plans: operations that compose. A plan is a value; the scheduler starts it for each run."""
+"""What a plan is written with: operations and their compositions. A plan is a value."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+import inspect
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypedDict, Unpack, overload
 
-from .machines import (
-    AllLeaf,
-    AskLeaf,
-    BothMachine,
-    ChainMachine,
-    EachLeaf,
-    EachMachine,
-    Growth,
-    Machine,
-    PairwiseMachine,
-    RepeatMachine,
+from .beam import Beam
+from .best_first import BestFirst
+from .budget import Budget
+from .composition import (
+    Each,
+    Graded,
+    Growing,
+    Improving,
+    Pairwise,
+    Plan,
+    Race,
+    Repeat,
+    Search,
+    Step,
+    Voted,
+    checked_plan,
 )
-from .operations import Act, Ask, KeepBest, KeepValid, Operation, PlanError, Prompt, Score, Split
+from .errors import PlanError
+from .joins import Join
+from .judging import read_number, read_vote
+from .operations import (
+    Act,
+    Apply,
+    Ask,
+    Check,
+    KeepBest,
+    KeepValid,
+    Score,
+    Select,
+    Split,
+    Truth,
+)
 from .prompt import Sampling
+from .smc import SequentialMonteCarlo, log_survival
 from .steering import Steer, SteerAt
+from .strategy import Strategy
+from .structured import reader
+from .template import Prompt
 from .thought import Scene, Thought
 from .tool import Call, Tool
 
 __all__ = [
+    "Asking",
     "Plan",
     "act",
     "aggregate",
+    "beam",
+    "best_first",
     "each",
     "generate",
+    "grade",
+    "ground_truth",
+    "grow",
+    "improve",
     "keep_best",
     "keep_valid",
+    "operation",
     "pairwise",
+    "race",
     "refine",
     "repeat",
     "score",
+    "search",
+    "select",
+    "smc",
     "split",
+    "vote",
 ]
 
 
-class Plan:
-    """An operation or a composition of them. ``a >> b`` feeds a's thoughts to b; ``a & b`` gives
-    the same thoughts to both and collects what comes of either (a merge follows)."""
+class Asking(TypedDict, total=False):
+    """How the model is asked; every operation that asks it takes these."""
 
-    def start(self, growth: Growth, number: int) -> "Machine":
-        """A fresh machine; ``number`` tells its place among its sisters."""
-        raise TypeError(f"{type(self).__name__} is no plan")
-
-    def steps(self) -> Iterator[Operation]:
-        """Every operation in the plan."""
-        raise TypeError(f"{type(self).__name__} is no plan")
-
-    @property
-    def size(self) -> int:
-        """How many operations it has."""
-        return sum(1 for _ in self.steps())
-
-    def __rshift__(self, other: "Plan") -> "Plan":
-        return _Chain((*_parts(self, _Chain), *_parts(_checked(other), _Chain)))
-
-    def __and__(self, other: "Plan") -> "Plan":
-        return _Both((*_parts(self, _Both), *_parts(_checked(other), _Both)))
-
-
-def _checked(other: Any) -> Plan:
-    if not isinstance(other, Plan):
-        raise PlanError(
-            f"a plan composes with plans, not with a {type(other).__name__}; wrap the function in "
-            "generate(…), score(…) or split(…)"
-        )
-    return other
+    n: int
+    """How many thoughts; 1 unless said otherwise."""
+    spare: int
+    """How many more may be asked for, one by one, in place of pruned or failed ones."""
+    parse: Callable[[str], Any]
+    """The answer as plain JSON data; a ``ValueError`` makes a failed thought."""
+    returns: Any
+    """A pydantic model, or any type pydantic can check: the answer's JSON (or what ``parse`` gives)
+    is checked against it, and becomes the thought's value as plain JSON data."""
+    repairs: int
+    """How often the model is asked to mend an answer that cannot be read: 1 with ``returns``."""
+    sampling: Sampling
+    """How tokens are drawn; the agent's own way unless said otherwise."""
+    calls: Callable[[str], Call | None]
+    """Reads a tool call from the answer, for the rules of scope ``action``."""
+    steer: Steer
+    """Changes the controls while a thought is written; asked at each ``steer_at``."""
+    steer_at: SteerAt
+    timeout: float
+    """Seconds for one thought, its retries included; what takes longer has failed."""
+    name: str
 
 
-def _parts(plan: Plan, kind: "type[_Chain | _Both]") -> tuple[Plan, ...]:
-    return plan.parts if isinstance(plan, kind) else (plan,)
+def _ask(kind: Any, prompt: Prompt, asking: Asking, **more: Any) -> Ask:
+    unknown = [key for key in asking if key not in Asking.__annotations__]
+    if unknown:
+        known = ", ".join(f"{key}=" for key in Asking.__annotations__)
+        raise PlanError(f"{kind}(…) takes no {unknown[0]}=; it takes {known}")
+    options: dict[str, Any] = {"name": kind, **asking, **more}
+    if "returns" in options:
+        options["parse"] = reader(options.pop("returns"), options.get("parse"))
+        options.setdefault("repairs", 1)
+    return Ask(kind=kind, prompt=prompt, **options)
 
 
-@dataclass(frozen=True)
-class _Step(Plan):
-    operation: Operation
-
-    def start(self, growth: Growth, number: int) -> Machine:
-        if isinstance(self.operation, Ask):
-            return AskLeaf(growth, self.operation, number)
-        leaf = AllLeaf if self.operation.join == "all" else EachLeaf
-        return leaf(growth, self.operation, number)
-
-    def steps(self) -> Iterator[Operation]:
-        yield self.operation
+def generate(prompt: Prompt, **asking: Unpack[Asking]) -> Plan:
+    """Ask the model n times for each parent."""
+    return Step(_ask("generate", prompt, asking))
 
 
-@dataclass(frozen=True)
-class _Chain(Plan):
-    parts: tuple[Plan, ...]
-
-    def start(self, growth: Growth, number: int) -> Machine:
-        return ChainMachine(growth, self.parts, number)
-
-    def steps(self) -> Iterator[Operation]:
-        for part in self.parts:
-            yield from part.steps()
+def aggregate(prompt: Prompt, *, join: Join = "all", **asking: Unpack[Asking]) -> Plan:
+    """Ask the model, n times, to make one thought of all parents, or of those ``join`` names."""
+    return Step(_ask("aggregate", prompt, asking, join=_joined("aggregate", join)))
 
 
-@dataclass(frozen=True)
-class _Both(Plan):
-    parts: tuple[Plan, ...]
-
-    def start(self, growth: Growth, number: int) -> Machine:
-        return BothMachine(growth, self.parts, number)
-
-    def steps(self) -> Iterator[Operation]:
-        for part in self.parts:
-            yield from part.steps()
-
-
-@dataclass(frozen=True)
-class _Wrapped(Plan):
-    inner: Plan
-
-    def steps(self) -> Iterator[Operation]:
-        yield from self.inner.steps()
-
-
-@dataclass(frozen=True)
-class _Each(_Wrapped):
-    def start(self, growth: Growth, number: int) -> Machine:
-        return EachMachine(growth, self.inner, number)
-
-
-@dataclass(frozen=True)
-class _Pairwise(_Wrapped):
-    def start(self, growth: Growth, number: int) -> Machine:
-        return PairwiseMachine(growth, self.inner, number)
-
-
-@dataclass(frozen=True)
-class _Repeat(_Wrapped):
-    until: Callable[[Thought], bool]
-    at_most: int
-
-    def start(self, growth: Growth, number: int) -> Machine:
-        return RepeatMachine(growth, self.inner, self.until, self.at_most, number)
-
-
-def generate(
-    prompt: Prompt,
-    *,
-    n: int = 1,
-    spare: int = 0,
-    parse: Callable[[str], Any] | None = None,
-    sampling: Sampling | None = None,
-    calls: Callable[[str], Call | None] | None = None,
-    steer: Steer | None = None,
-    steer_at: SteerAt = "line",
-    name: str = "generate",
-) -> Plan:
-    """Ask the model n times for each parent; pruned children are replaced up to ``spare`` times.
-
-    ``steer`` changes the controls while a thought is written; it is asked at each ``steer_at``.
-    """
-    return _Step(
-        Ask(
-            name=name,
-            kind="generate",
-            prompt=prompt,
-            n=n,
-            spare=spare,
-            parse=parse,
-            sampling=sampling,
-            calls=calls,
-            steer=steer,
-            steer_at=steer_at,
-        )
-    )
-
-
-def aggregate(
-    prompt: Prompt,
-    *,
-    n: int = 1,
-    spare: int = 0,
-    parse: Callable[[str], Any] | None = None,
-    sampling: Sampling | None = None,
-    calls: Callable[[str], Call | None] | None = None,
-    steer: Steer | None = None,
-    steer_at: SteerAt = "line",
-    name: str = "aggregate",
-) -> Plan:
-    """Ask the model, n times, to make one thought of all parents."""
-    return _Step(
-        Ask(
-            name=name,
-            kind="aggregate",
-            join="all",
-            prompt=prompt,
-            n=n,
-            spare=spare,
-            parse=parse,
-            sampling=sampling,
-            calls=calls,
-            steer=steer,
-            steer_at=steer_at,
-        )
-    )
-
-
-def refine(
-    prompt: Prompt,
-    *,
-    unless: Callable[[Scene], bool],
-    n: int = 1,
-    spare: int = 0,
-    parse: Callable[[str], Any] | None = None,
-    sampling: Sampling | None = None,
-    calls: Callable[[str], Call | None] | None = None,
-    steer: Steer | None = None,
-    steer_at: SteerAt = "line",
-    name: str = "refine",
-) -> Plan:
+def refine(prompt: Prompt, *, unless: Callable[[Scene], bool], **asking: Unpack[Asking]) -> Plan:
     """Ask the model to improve each parent, unless it is good already (then it passes through)."""
-    return _Step(
-        Ask(
-            name=name,
-            kind="refine",
-            prompt=prompt,
-            n=n,
-            spare=spare,
-            parse=parse,
-            sampling=sampling,
-            calls=calls,
-            steer=steer,
-            steer_at=steer_at,
-            unless=unless,
-        )
+    return Step(_ask("refine", prompt, asking, unless=unless))
+
+
+def improve(
+    prompt: Prompt,
+    *,
+    check: Callable[[Scene], str | Awaitable[str | None] | None],
+    rounds: int = 2,
+    **asking: Unpack[Asking],
+) -> Plan:
+    """Let ``check`` say what is wrong with each thought, or None; ask the model to mend it.
+
+    What ``check`` said is a thought of its own, and the prompt's ``{error}``; what is to be mended
+    is its ``{text}``. A thought that is still wrong after so many rounds is dropped.
+    """
+    if rounds < 1:
+        raise PlanError(f"improve(rounds={rounds}): give at least 1 round")
+    return Improving(
+        Check(name=f"check {_name(check)}", by=check),
+        _ask("improve", prompt, asking),
+        KeepValid(name=f"still wrong after {rounds} rounds", by=lambda scene: False),
+        rounds,
     )
 
 
-def score(by: Callable[[Scene], float], *, name: str | None = None) -> Plan:
+def score(
+    by: Callable[[Scene], float | Awaitable[float]],
+    *,
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan:
     """Give each thought the number that ``by`` makes of its scene."""
-    return _Step(Score(name=name or f"score {_name(by)}", by=by))
+    return Step(Score(name=name or f"score {_name(by)}", by=by, timeout=timeout))
 
 
-def keep_best(n: int = 1, *, lowest: bool = False, name: str | None = None) -> Plan:
+def grade(prompt: Prompt, **asking: Unpack[Asking]) -> Plan:
+    """Let the model grade each thought n times; its score is the mean.
+
+    ``parse`` reads a grade from an answer; by default it is the last number there.
+    """
+    parse = asking.get("parse", read_number)
+    asking["parse"] = lambda text: _finite(parse(text))
+    return Graded(_ask("grade", prompt, asking), Score(name="mean grade", by=_unset))
+
+
+def vote(prompt: Prompt, **asking: Unpack[Asking]) -> Plan:
+    """Let the model vote n times among all thoughts; a thought's score is its share of the votes.
+
+    The prompt's ``{texts}`` are the candidates, numbered from 1; ``parse`` reads a number from an
+    answer, by default the last one there.
+    """
+    asking.setdefault("parse", read_vote)
+    return Voted(_ask("vote", prompt, asking, join="all"), Score(name="share of votes", by=_unset))
+
+
+def keep_best(
+    n: int = 1, *, lowest: bool = False, join: Join = "all", name: str | None = None
+) -> Plan:
     """Keep the n highest scores (``lowest=True``: the lowest, for errors), drop the others."""
     if n < 1:
         raise PlanError(f"keep_best({n}): keep at least 1")
-    return _Step(KeepBest(name=name or f"keep best {n}", join="all", n=n, lowest=lowest))
+    join = _joined("keep_best", join)
+    return Step(KeepBest(name=name or f"keep best {n}", join=join, n=n, lowest=lowest))
 
 
-def keep_valid(by: Callable[[Scene], bool], *, name: str | None = None) -> Plan:
+def keep_valid(
+    by: Callable[[Scene], bool | Awaitable[bool]],
+    *,
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan:
     """Keep the thoughts for which ``by`` holds, drop the others."""
-    return _Step(KeepValid(name=name or f"keep {_name(by)}", by=by))
+    return Step(KeepValid(name=name or f"keep {_name(by)}", by=by, timeout=timeout))
 
 
-def split(by: Callable[[Scene], Sequence[tuple[str, Any]]], *, name: str | None = None) -> Plan:
+def select(
+    by: Callable[[Scene], Sequence[Thought] | Awaitable[Sequence[Thought]]],
+    *,
+    join: Join = "all",
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Keep those of ``scene.parents`` that ``by`` returns, drop the others."""
+    join = _joined("select", join)
+    name = name or f"select {_name(by)}"
+    return Step(Select(name=name, by=by, join=join, timeout=timeout))
+
+
+def split(
+    by: Callable[[Scene], Sequence[tuple[str, Any]]],
+    *,
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan:
     """Cut each thought into parts; ``by`` gives (text, value) pairs."""
-    return _Step(Split(name=name or f"split {_name(by)}", by=by))
+    return Step(Split(name=name or f"split {_name(by)}", by=by, timeout=timeout))
 
 
-def act(tools: Sequence[Tool], *, calls: Callable[[str], Call | None], name: str = "act") -> Plan:
+@overload
+def operation(
+    by: Callable[[Scene], Any],
+    *,
+    join: Join = "each",
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan: ...
+@overload
+def operation(
+    *, join: Join = "each", timeout: float | None = None, name: str | None = None
+) -> Callable[[Callable[[Scene], Any]], Plan]: ...
+def operation(
+    by: Callable[[Scene], Any] | None = None,
+    *,
+    join: Join = "each",
+    timeout: float | None = None,
+    name: str | None = None,
+) -> Plan | Callable[[Callable[[Scene], Any]], Plan]:
+    """An operation of your own: a function of the scene, plain or async, also as a decorator.
+
+    It returns a text, a (text, value) pair, a list of these, or None for nothing; ``join="all"``
+    gives it all parents at once. A plain function with a ``timeout`` runs in a thread, which goes
+    on behind the run's back when the time is up; an async one is cancelled.
+    """
+    if by is None:
+        return lambda given: operation(given, join=join, timeout=timeout, name=name)
+    if not callable(by):
+        raise PlanError(f"operation(…) takes a function of the scene, not a {type(by).__name__}")
+    return Step(Apply(name=name or _name(by), by=by, join=join, timeout=timeout))
+
+
+def act(
+    tools: Sequence[Tool],
+    *,
+    calls: Callable[[str], Call | None],
+    timeout: float | None = None,
+    name: str = "act",
+) -> Plan:
     """Run the tool call that ``calls`` reads from a thought; others pass through."""
-    return _Step(Act(name=name, tools={tool.name: tool for tool in tools}, calls=calls))
+    named = {tool.name: tool for tool in tools}
+    return Step(Act(name=name, tools=named, calls=calls, timeout=timeout))
 
 
-def each(inner: Plan) -> Plan:
-    """A copy of ``inner`` for every thought: its joins wait for that thought's own children."""
-    return _Each(_checked(inner))
+def ground_truth(by: Callable[[Scene], bool | float], *, name: str | None = None) -> Plan:
+    """Compare each thought with the truth, for experiments; it passes through unchanged.
+
+    What comes of it is in the ledger and in ``RunResult.truths``, and nowhere in a scene: no plan
+    can decide by it.
+    """
+    return Step(Truth(name=name or f"truth {_name(by)}", by=by))
+
+
+# Compositions
+
+
+def each(inner: Plan, *, budget: Budget | None = None) -> Plan:
+    """A copy of ``inner`` for every thought: its joins wait for that thought's own children.
+
+    ``budget`` is what each copy may spend; one that has spent it goes on with what it has.
+    """
+    return Each(checked_plan(inner), budget)
 
 
 def pairwise(inner: Plan) -> Plan:
     """Join thoughts two by two with ``inner`` (which makes one of two) until one is left."""
-    return _Pairwise(_checked(inner))
+    return Pairwise(checked_plan(inner))
 
 
 def repeat(inner: Plan, *, until: Callable[[Thought], bool], at_most: int) -> Plan:
     """Apply ``inner`` again and again to what comes of it, ``at_most`` times."""
     if at_most < 1:
         raise PlanError(f"repeat(at_most={at_most}): give at least 1 round")
-    return _Repeat(_checked(inner), until, at_most)
+    return Repeat(checked_plan(inner), until, at_most)
+
+
+def race(*plans: Plan) -> Plan:
+    """Give each thought to all plans; the first that ends with something wins, for that thought.
+
+    What the others are doing is cancelled, and what they made is dropped.
+    """
+    if len(plans) < 2:
+        raise PlanError("race(…) takes two plans or more")
+    return Race(tuple(map(checked_plan, plans)))
+
+
+def grow(
+    function: Callable[[Scene], Plan | None], *, rounds: int = 10, name: str | None = None
+) -> Plan:
+    """Let a plan grow while it runs: ``function`` sees what is there, and gives more plan.
+
+    It is called when all thoughts that feed it are there (``scene.parents``), then with what came
+    of the plan it gave, for at most so many rounds; None ends it. It must be a function of the
+    scene alone, so that the same results grow the same graph.
+    """
+    if rounds < 1:
+        raise PlanError(f"grow(rounds={rounds}): give at least 1 round")
+    if inspect.iscoroutinefunction(function):
+        raise PlanError("grow(…) takes a plain function; let operations of the plan do the waiting")
+    return Growing(function, name or f"grow {_name(function)}", rounds)
+
+
+# Search
+
+
+def search(
+    step: Plan,
+    strategy: Strategy,
+    *,
+    score: Callable[[Scene], float | Awaitable[float]] | None = None,
+    name: str | None = None,
+) -> Plan:
+    """Let a strategy decide what ``step`` is applied to; ``score`` rates what comes of it.
+
+    A strategy of your own is a class with ``begin``, ``ask`` and ``tell`` (see
+    :class:`.strategy.Strategy`).
+    """
+    scored = checked_plan(step) >> _score(score) if score is not None else checked_plan(step)
+    return Search(scored, strategy, name or type(strategy).__name__.lower())
+
+
+def beam(
+    step: Plan,
+    *,
+    width: int,
+    depth: int,
+    score: Callable[[Scene], float | Awaitable[float]] | None = None,
+    lowest: bool = False,
+    until: Callable[[Thought], bool] | None = None,
+) -> Plan:
+    """Beam search: ``depth`` levels, of which the ``width`` best thoughts go on.
+
+    With ``until``, a thought that is good is not expanded, and only good ones are given.
+    """
+    _at_least_one("beam", width=width, depth=depth)
+    strategy = Beam(width=width, depth=depth, lowest=lowest, until=until)
+    return search(step, strategy, score=score, name="beam")
+
+
+def best_first(
+    step: Plan,
+    *,
+    expansions: int,
+    parallel: int = 1,
+    keep: int = 1,
+    depth: int | None = None,
+    score: Callable[[Scene], float | Awaitable[float]] | None = None,
+    lowest: bool = False,
+    until: Callable[[Thought], bool] | None = None,
+) -> Plan:
+    """Best-first search: expand the best thought there is, so many times; give the ``keep`` best.
+
+    With ``until``, the search ends when so many thoughts are good, and gives only those.
+    """
+    _at_least_one("best_first", expansions=expansions, parallel=parallel, keep=keep)
+    if depth is not None:
+        _at_least_one("best_first", depth=depth)
+    strategy = BestFirst(
+        expansions=expansions,
+        parallel=parallel,
+        keep=keep,
+        depth=depth,
+        lowest=lowest,
+        until=until,
+    )
+    return search(step, strategy, score=score, name="best first")
+
+
+def smc(
+    step: Plan,
+    *,
+    particles: int,
+    steps: int,
+    weight: Callable[[Thought], float] = log_survival,
+    until: Callable[[Thought], bool] | None = None,
+) -> Plan:
+    """Sequential Monte Carlo: ``particles`` grow by ``step``, weighed by S and resampled.
+
+    The policy should ban the tags: then the particles stand for what the free model writes when no
+    tag opens. Where tags are allowed and cut, the cut has done that already; give a ``weight`` of
+    your own (the logarithm of a factor) to weigh by something else.
+    """
+    _at_least_one("smc", particles=particles, steps=steps)
+    strategy = SequentialMonteCarlo(particles=particles, steps=steps, weight=weight, until=until)
+    return search(step, strategy, name="smc")
+
+
+def _score(by: Callable[[Scene], float | Awaitable[float]]) -> Plan:
+    return score(by)
+
+
+def _at_least_one(name: str, **given: int) -> None:
+    for key, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise PlanError(f"{name}({key}={value!r}): give a whole number of at least 1")
+
+
+def _joined(name: str, join: Join) -> Join:
+    if join == "each":
+        raise PlanError(f'{name}(join="each"): it joins; give "all", at_least(k) or first(k)')
+    return join
+
+
+def _finite(given: Any) -> float:
+    number = float(given)
+    if not math.isfinite(number):
+        raise ValueError(f"the grade is {number}, not a number")
+    return number
+
+
+def _unset(scene: Scene) -> float:
+    raise ValueError("the model has not judged this thought")
 
 
 def _name(function: Callable[..., Any]) -> str:

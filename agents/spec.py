@@ -4,34 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..gates.policy import Policy
-from .operations import Act, Ask, PlanError
-from .plan import Plan
+from .budget import Budget
+from .composition import Plan
+from .errors import PlanError
+from .operations import Act, Ask
 from .prompt import Sampling
 from .thought import Scene
 from .tool import Workspace
 
-__all__ = ["AgentSpec", "Budget", "Reading", "TaskError"]
+__all__ = ["AgentSpec", "Reading", "TaskError"]
 
 
 class TaskError(PlanError):
     """The task is not one that this agent can take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What one run may spend; reserved before work is dispatched."""
-
-    tokens: int = 20_000
-    """Generated tokens."""
-    thoughts: int = 2_000
-    seconds: float = 600.0
-    in_flight: int = 64
-    """Pieces of work at the same time."""
-
-    def __post_init__(self) -> None:
-        for name in ("tokens", "thoughts", "seconds", "in_flight"):
-            if getattr(self, name) <= 0:
-                raise PlanError(f"budget {name}={getattr(self, name)}: give more than 0")
 
 
 @dataclass(frozen=True, slots=True)

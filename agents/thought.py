@@ -1,14 +1,14 @@
 """One immutable node of the graph of thoughts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, overload
 
 from ..gates.canonical import digest
 from ..gates.verdict import Judgement
 
-__all__ = ["Scene", "Status", "Thought", "thought_id"]
+__all__ = ["Lineage", "Scene", "Status", "Thought", "thought_id"]
 
 
 class Status(StrEnum):
@@ -61,6 +61,40 @@ class Thought:
         """Whether the plan goes on from here."""
         return self.status is Status.KEPT
 
+    @property
+    def unread(self) -> bool:
+        """Whether the gate let it pass, and only reading a value from its text failed."""
+        judged = self.judgement is not None and self.judgement.action.keeps
+        return judged and self.status is Status.FAILED
+
+
+class Lineage(Sequence[Thought]):
+    """The way from the task to a thought, walked when somebody looks: most operations never do."""
+
+    __slots__ = ("_end", "_known", "_way")
+
+    def __init__(self, end: Thought, known: Mapping[str, Thought]) -> None:
+        self._end, self._known = end, known
+        self._way: tuple[Thought, ...] | None = None
+
+    def _walked(self) -> tuple[Thought, ...]:
+        if self._way is None:
+            line = [self._end]
+            while line[-1].parents:
+                line.append(self._known[line[-1].parents[0]])
+            self._way = tuple(reversed(line))
+        return self._way
+
+    @overload
+    def __getitem__(self, index: int) -> Thought: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Thought, ...]: ...
+    def __getitem__(self, index: int | slice) -> Thought | tuple[Thought, ...]:
+        return self._walked()[index]
+
+    def __len__(self) -> int:
+        return len(self._walked())
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
@@ -68,7 +102,7 @@ class Scene:
 
     task: str
     parents: tuple[Thought, ...]
-    lineage: tuple[Thought, ...]
+    lineage: Sequence[Thought]
     """From the task to the first parent, in order."""
     known: Mapping[str, Thought] = field(default_factory=dict, repr=False, compare=False)
     """The run's thoughts so far, by id."""
@@ -87,6 +121,12 @@ class Scene:
     def value(self) -> Any:
         """The first parent's value."""
         return self.parents[0].value
+
+    @property
+    def error(self) -> str:
+        """Where something is to be mended: what is wrong with it, in one line."""
+        last = self.parents[-1]
+        return last.reason or last.text
 
 
 def thought_id(

@@ -1,18 +1,37 @@
 """Performing one piece of work: ask the model, or score, select, split, act."""
 
 import asyncio
+import inspect
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from ..agents.errors import PlanError, reason
 from ..agents.machines import Work
-from ..agents.operations import Act, Ask, KeepBest, KeepValid, Score, Split
-from ..agents.thought import Status, Thought
-from ..agents.tool import Call, Tool, Workspace
+from ..agents.operations import (
+    Act,
+    Apply,
+    Ask,
+    Check,
+    Choose,
+    Expand,
+    Fail,
+    KeepBest,
+    KeepValid,
+    Operation,
+    Score,
+    Select,
+    Split,
+    Truth,
+)
+from ..agents.ranking import ranked
+from ..agents.thought import Scene, Thought
 from ..gates.canonical import canonical_json
+from .acting import Acting
+from .aside import OverdueError, aside
 from .attempts import Attempts
-from .recording import Recording, reason
+from .recording import Recording
 
 __all__ = ["Performer"]
 
@@ -25,124 +44,213 @@ class Performer:
     """Asks the model."""
     recording: Recording
     """The run's thoughts, and its log."""
-    workspace: Workspace
+    acting: Acting
+    """Runs tools."""
 
     async def perform(self, work: Work) -> Sequence[Thought]:
         """What comes of the work. A branch that fails is a result; only the ledger and a verdict
-        to halt stop the run."""
+        to halt stop the run. Cancelled with a reason, it records what it leaves behind."""
         match work.operation:
             case Ask() as operation:
                 return await self.attempts.ask(work, operation)
-            case Score() as operation:
-                return await self._score(work, operation)
+            case Act() as operation:
+                return await self.acting.act(work, operation)
+            case Choose() as operation:
+                return await self._choose(work, operation)
             case KeepBest() as operation:
                 return await self._keep_best(work, operation)
+            case Fail() as operation:
+                return [await self.recording.failed(work, operation.reason)]
+            case _:
+                return await self._call(work)
+
+    async def _call(self, work: Work) -> Sequence[Thought]:
+        """An operation of a user's function, which may raise anything or give rubbish: that fails
+        its own branch, with its reason, and no other."""
+        recalled = await self._recalled(work)
+        if recalled is not None:
+            return recalled
+        scene = self.recording.scene(work.parents)
+        try:
+            made = await self._made(work, scene)
+        except Exception as error:
+            return [await self.recording.failed(work, reason(error))]
+        return await made()
+
+    async def _recalled(self, work: Work) -> Sequence[Thought] | None:
+        """What the function gave before the run was resumed; None where it is to be called."""
+        recall, recording = self.recording.recall, self.recording
+        failed = recording.made(work, content="failed")
+        if failed.id in recall:
+            return [recording.remember(recall.thought(failed))]
+        match work.operation:
+            case Score() as operation:
+                score = recall.score(work.parents[0].id, operation.name)
+                return None if score is None else await self._score(work, score)
+            case Split() | Apply() as operation:
+                there = recall.litter(lambda place: recording.made(work, index=place))
+                parts = [(thought.text, thought.value) for thought in there]
+                alone = isinstance(operation, Apply)
+                return await self._place(work, parts, one_is_one=alone) if parts else None
+            case _:
+                return None
+
+    async def _made(self, work: Work, scene: Scene) -> Callable[[], Any]:
+        """Call the function and check what it gives; what is returned records it."""
+        match work.operation:
+            case Score() as operation:
+                score = float(await _answer(operation, operation.by, scene))
+                if not math.isfinite(score):
+                    raise PlanError(f"{operation.name} gave {score}, not a number")
+                return lambda: self._score(work, score)
             case KeepValid() as operation:
-                return await self._keep_valid(work, operation)
+                valid = bool(await _answer(operation, operation.by, scene))
+                return lambda: self._select(work, work.parents if valid else (), operation.name)
+            case Select() as operation:
+                chosen = {thought.id for thought in await _answer(operation, operation.by, scene)}
+                kept = [thought for thought in work.parents if thought.id in chosen]
+                if len(kept) != len(chosen):
+                    raise PlanError(f"{operation.name} chose what is not among the parents")
+                return lambda: self._select(work, kept, operation.name)
             case Split() as operation:
-                return await self._split(work, operation)
-            case Act() as operation:
-                return await self._act(work, operation)
+                given = await _answer(operation, operation.by, scene)
+                parts = [(str(text), value) for text, value in given]
+                self._check(parts)
+                return lambda: self._place(work, parts, one_is_one=False)
+            case Apply() as operation:
+                parts = _outcomes(await _answer(operation, operation.by, scene), operation.name)
+                self._check(parts)
+                return lambda: self._place(work, parts, one_is_one=True)
+            case Check() as operation:
+                said = await _answer(operation, operation.by, scene)
+                if said is None:
+                    return lambda: _pass(work.parents)
+                if not isinstance(said, str) or not said.strip():
+                    raise PlanError(f"{operation.name} gave {said!r}; say what is wrong, or None")
+                return lambda: self._place(work, [(said, None)], one_is_one=True)
+            case Truth() as operation:
+                return await self._compared(work, operation, scene)
+            case Expand() as operation:
+                operation.by(scene)
+                return lambda: _pass(work.parents)
             case unknown:
                 raise TypeError(f"{type(unknown).__name__} is no operation that can be performed")
 
-    # Operations without a model.
-    # A user's function may raise anything: it fails its own branch, with its reason, and no other.
-
-    async def _score(self, work: Work, operation: Score) -> Sequence[Thought]:
-        try:
-            score = float(operation.by(self.recording.scene(work.parents)))
-        except Exception as error:
-            return [await self.recording.failed(work, reason(error))]
-        if not math.isfinite(score):
-            return [
-                await self.recording.failed(work, f"{operation.name} gave {score}, not a number")
-            ]
+    async def _score(self, work: Work, score: float) -> Sequence[Thought]:
         scored = replace(work.parents[0], score=score)
-        await self.recording.log.score(scored.id, score, operation.name)
+        await self.recording.log.score(scored.id, score, work.operation.name)
         return [self.recording.remember(scored)]
 
     async def _keep_best(self, work: Work, operation: KeepBest) -> Sequence[Thought]:
-        worst = math.inf if operation.lowest else -math.inf
-        scores = [worst if t.score is None else t.score for t in work.parents]
-        ranked = sorted(
-            range(len(scores)), key=lambda i: (scores[i] if operation.lowest else -scores[i], i)
-        )
-        kept = sorted(ranked[: operation.n])
+        best = {thought.id for thought in ranked(work.parents, operation.lowest)[: operation.n]}
+        kept = [thought for thought in work.parents if thought.id in best]
         return await self._select(work, kept, operation.name)
 
-    async def _keep_valid(self, work: Work, operation: KeepValid) -> Sequence[Thought]:
-        try:
-            valid = bool(operation.by(self.recording.scene(work.parents)))
-        except Exception as error:
-            return [await self.recording.failed(work, reason(error))]
-        return await self._select(work, [0] if valid else [], operation.name)
+    async def _select(self, work: Work, kept: Sequence[Thought], why: str) -> Sequence[Thought]:
+        there = {thought.id for thought in kept}
+        dropped = [thought for thought in work.parents if thought.id not in there]
+        lost = f"lost to a better one: {why}" if kept else f"not kept: {why}"
+        await self.recording.select(kept, dropped, lost)
+        return kept
 
-    async def _select(self, work: Work, kept: list[int], why: str) -> Sequence[Thought]:
-        dropped = [i for i in range(len(work.parents)) if i not in kept]
-        if dropped:
-            await self.recording.log.select(
-                [work.parents[i].id for i in kept], [work.parents[i].id for i in dropped], why
-            )
-        for i in dropped:
-            lost = f"lost to a better one: {why}" if kept else f"not kept: {why}"
-            self.recording.remember(replace(work.parents[i], status=Status.DROPPED, reason=lost))
-        return [work.parents[i] for i in kept]
+    async def _choose(self, work: Work, operation: Choose) -> Sequence[Thought]:
+        if operation.about is not None:
+            chosen = [thought.id for thought in work.parents]
+            await self.recording.decide(operation.about, chosen, operation.name)
+        dropped = sorted(operation.dropped(), key=lambda thought: thought.path)
+        gone = {thought.id for thought in dropped}
+        kept = [thought for thought in work.parents if thought.id not in gone]
+        await self.recording.select(kept, dropped, operation.name)
+        return kept
 
-    async def _split(self, work: Work, operation: Split) -> Sequence[Thought]:
-        try:
-            parts = [
-                (str(text), value)
-                for text, value in operation.by(self.recording.scene(work.parents))
-            ]
-            canonical_json([value for _, value in parts])
-        except Exception as error:
-            return [await self.recording.failed(work, reason(error))]
+    def _check(self, parts: Sequence[tuple[str, Any]]) -> None:
+        """Raises for what the ledger cannot hold, or the budget has no room for."""
+        canonical_json([value for _, value in parts])
+        if not self.recording.spending.admits_thoughts(len(parts)):
+            raise PlanError(f"{len(parts)} thoughts are more than what is left of the budget")
+
+    async def _place(
+        self, work: Work, parts: Sequence[tuple[str, Any]], *, one_is_one: bool
+    ) -> Sequence[Thought]:
+        """Record what a function made; ``one_is_one``: alone it stands where the work does."""
         made: list[Thought] = []
+        alone = one_is_one and len(parts) == 1
         for place, (text, value) in enumerate(parts):
             thought = replace(
                 self.recording.made(work, index=place),
                 text=text,
                 value=value,
-                path=(*work.path, place),
+                path=work.path if alone else (*work.path, place),
             )
-            made.append(await self.recording.place(thought, place))
+            made.append(await self.recording.place(thought, place, siblings=len(parts)))
         return made
 
-    async def _act(self, work: Work, operation: Act) -> Sequence[Thought]:
-        """The tool call that the parent asks for; the parent was judged in scope ``action``."""
+    async def _compared(self, work: Work, operation: Truth, scene: Scene) -> Callable[[], Any]:
+        """Ground truth is recorded apart, and cannot fail a branch: no plan may learn of it."""
         try:
-            call = operation.calls(work.parents[0].text)
-            canonical_json(None if call is None else call.arguments)
+            found = await _answer(operation, operation.by, scene)
+            if not isinstance(found, bool | int | float) or not math.isfinite(found):
+                raise PlanError(f"{operation.name} gave {found!r}; return a number or a bool")
         except Exception as error:
-            return [await self.recording.failed(work, reason(error))]
-        if call is None:
-            return work.parents
-        if call.tool not in operation.tools:
-            known = ", ".join(sorted(operation.tools))
-            return [await self.recording.failed(work, f"no tool {call.tool!r}; there are: {known}")]
-        thought = self.recording.made(work, content=[call.tool, call.arguments])
-        await self.recording.log.intend_tool(thought.id, call.tool, call.arguments)
-        # A thread cannot be stopped, and what it does must be known: when the run is cancelled, the
-        # tool's end is still awaited and recorded.
-        acting = asyncio.ensure_future(self._call(work, operation.tools[call.tool], call, thought))
-        try:
-            return [await asyncio.shield(acting)]
-        except asyncio.CancelledError:
-            await acting
-            raise
+            found = reason(error)
 
-    async def _call(self, work: Work, tool: Tool, call: Call, thought: Thought) -> Thought:
-        """Run a tool whose intent is durable, and record what it said."""
-        began = time.monotonic()
-        try:
-            text, ok = await asyncio.to_thread(tool.run, self.workspace, call.arguments), True
-        except Exception as error:
-            text, ok = reason(error), False
-        took = time.monotonic() - began
-        await self.recording.log.tool_result(thought.id, call.tool, text, ok=ok, latency_s=took)
-        if ok:
-            done = replace(thought, text=text)
+        async def record() -> Sequence[Thought]:
+            thought = work.parents[0]
+            self.recording.truths[thought.id] = found
+            await self.recording.log.note(
+                "ground_truth", {"operation": operation.name, "found": found}, thought.id
+            )
+            return work.parents
+
+        return record
+
+
+async def _pass(thoughts: Sequence[Thought]) -> Sequence[Thought]:
+    return thoughts
+
+
+async def _answer(operation: Operation, function: Callable[[Scene], Any], scene: Scene) -> Any:
+    """What a user's function gives, awaited where it has to be, within the operation's time."""
+    limit = asyncio.timeout(operation.timeout)
+    try:
+        if operation.timeout is not None and not inspect.iscoroutinefunction(function):
+            given = await aside(lambda: function(scene), operation.timeout, operation.name)
         else:
-            done = replace(thought, status=Status.FAILED, reason=text)
-        return await self.recording.place(done, work.index, acted=call.tool)
+            given = function(scene)
+        if inspect.isawaitable(given):
+            async with limit:
+                given = await given
+        return given
+    except OverdueError:
+        raise PlanError(_late(operation)) from None
+    except TimeoutError:
+        if limit.expired():
+            raise PlanError(_late(operation)) from None
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise PlanError(f"{operation.name} cancelled itself") from None
+
+
+def _late(operation: Operation) -> str:
+    return f"{operation.name} gave no answer within {operation.timeout:g} s"
+
+
+def _outcomes(given: Any, name: str) -> list[tuple[str, Any]]:
+    """Texts with their values, from whatever a user's operation may return."""
+    match given:
+        case None:
+            return []
+        case str():
+            return [(given, None)]
+        case (str() as text, value) if isinstance(given, tuple):
+            return [(text, value)]
+        case list():
+            return [outcome for item in given for outcome in _outcomes(item, name)]
+        case _:
+            raise PlanError(
+                f"{name} gave a {type(given).__name__}; return a text, a (text, value) pair, a "
+                "list of these, or None"
+            )

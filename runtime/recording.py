@@ -1,16 +1,17 @@
 """The thoughts of one run, each recorded in the ledger before anything is done with it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..agents.errors import reason
 from ..agents.machines import Work
-from ..agents.thought import Scene, Status, Thought, thought_id
-from ..gates.errors import SecateurError
+from ..agents.thought import Lineage, Scene, Status, Thought, thought_id
+from .budgets import Spending
 from .ledger.events import ThoughtRecord
 from .ledger.ledger import RunLog
 from .logs import get_logger
-from .scheduler import Spending
+from .recall import Recall, RecallingLog
 
 __all__ = ["Recording", "reason", "record"]
 
@@ -21,19 +22,21 @@ _log = get_logger(__name__)
 class Recording:
     """Makes thoughts, writes them down, counts what they spent, and tells whoever watches."""
 
-    log: RunLog
+    log: RunLog | RecallingLog
     spending: Spending
     task: str
     observe: Callable[[Thought], None]
     thoughts: dict[str, Thought]
     """All thoughts of the run by id, in the order in which they were made."""
+    truths: dict[str, bool | float | str] = field(default_factory=dict)
+    """What ground truth says of thoughts, by id; in words where it could not be told. No scene
+    shows it."""
+    recall: Recall = field(default_factory=Recall)
+    """What a resumed run has behind it."""
 
     def scene(self, parents: tuple[Thought, ...]) -> Scene:
         """The parents with all that led to the first of them."""
-        line = [parents[0]]
-        while line[-1].parents:
-            line.append(self.thoughts[line[-1].parents[0]])
-        return Scene(self.task, parents, tuple(reversed(line)), self.thoughts)
+        return Scene(self.task, parents, Lineage(parents[0], self.thoughts), self.thoughts)
 
     def made(
         self,
@@ -49,7 +52,7 @@ class Recording:
         place = work.index if index is None else index
         operation = work.operation
         return Thought(
-            id=id or thought_id(work.step, parents, prompt=content, index=place),
+            id=id or thought_id(work.step, parents, prompt=content, attempt=attempt, index=place),
             operation=operation.name,
             kind=operation.kind,
             parents=parents,
@@ -57,17 +60,49 @@ class Recording:
             attempt=attempt,
         )
 
-    async def place(self, thought: Thought, index: int, acted: str | None = None) -> Thought:
-        """Record a thought that no model wrote; ``acted`` names the tool that it comes from."""
-        await self.log.place(replace(record(thought, index), acted=acted))
+    async def place(
+        self, thought: Thought, index: int, acted: str | None = None, *, siblings: int = 0
+    ) -> Thought:
+        """Record a thought that no model wrote; ``acted`` names the tool that it comes from, and
+        ``siblings`` counts what a function made at once."""
+        if thought.id in self.recall:
+            return self.remember(self.recall.thought(thought))
+        await self.log.place(replace(record(thought, index), acted=acted, siblings=siblings))
         _log.info("thought placed", thought=thought.id, operation=thought.operation, tool=acted)
         return self.remember(thought)
 
-    async def failed(self, work: Work, why: str) -> Thought:
-        """Record that an operation came to nothing."""
+    async def failed(self, work: Work, why: str, *, hopeless: bool = False) -> Thought:
+        """Record that an operation came to nothing; ``hopeless``: and would another time."""
         _log.warning("operation failed", operation=work.operation.name, reason=why)
         thought = self.made(work, content="failed")
-        return await self.place(replace(thought, status=Status.FAILED, reason=why), work.index)
+        failed = replace(thought, status=Status.FAILED, reason=why, hopeless=hopeless)
+        return await self.place(failed, work.index)
+
+    async def select(self, kept: Sequence[Thought], dropped: Sequence[Thought], why: str) -> None:
+        """Record that some thoughts go on and others do not."""
+        if not dropped:
+            return
+        await self.log.select([t.id for t in kept], [t.id for t in dropped], why)
+        for thought in dropped:
+            self.remember(replace(thought, status=Status.DROPPED, reason=why))
+
+    @property
+    def decided(self) -> Mapping[str, Sequence[str]]:
+        """The choices that a resumed run has behind it, by what they are about."""
+        return self.recall.history.decided
+
+    def knows(self, work: Work) -> bool:
+        """Whether a resumed run has behind it what came of this work."""
+        parents = tuple(parent.id for parent in work.parents)
+        return self.recall.history.knows(work.operation.name, parents, work.index)
+
+    async def decide(self, about: str, chosen: Sequence[str], why: str) -> None:
+        """Record a choice that depends on timing, so that a resumed run makes it again."""
+        await self.log.note("decided", {"about": about, "chosen": list(chosen), "reason": why})
+
+    async def drop(self, thoughts: Sequence[Thought], why: str) -> None:
+        """Record that thoughts came when nobody wanted them any more."""
+        await self.select((), thoughts, why)
 
     def remember(self, thought: Thought) -> Thought:
         """Take a thought that the ledger has, or what became of it."""
@@ -76,14 +111,6 @@ class Recording:
         self.thoughts[thought.id] = thought
         self.observe(thought)
         return thought
-
-
-def reason(error: Exception) -> str:
-    """One line; our own errors and ``ValueError`` speak for themselves."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (SecateurError, ValueError)):
-        return line
-    return f"{type(error).__name__}: {line}"
 
 
 def record(thought: Thought, index: int) -> ThoughtRecord:
@@ -103,5 +130,6 @@ def record(thought: Thought, index: int) -> ThoughtRecord:
         spent_after=thought.spent_after,
         judgement=thought.judgement,
         reason=thought.reason,
+        hopeless=thought.hopeless,
         text=thought.text,
     )

@@ -1,19 +1,19 @@
-"""The ready queue: work starts when its own parents are there and the budget allows it."""
+"""The ready queue: work starts when its own parents are there and the budgets allow it."""
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+from ..agents.composition import Plan
 from ..agents.machines import Growth, Work
-from ..agents.operations import Ask
-from ..agents.plan import Plan
-from ..agents.prompt import Sampling
-from ..agents.spec import Budget
+from ..agents.operations import Choose, KeepBest, KeepValid, Select
+from ..agents.ranking import ranked
 from ..agents.thought import Thought
+from .budgets import Answer, Spending
 
-__all__ = ["Grown", "Halt", "Spending", "grow"]
+__all__ = ["Grown", "Halt", "Journal", "grow"]
 
 Perform = Callable[[Work], Awaitable[Sequence[Thought]]]
 
@@ -26,131 +26,288 @@ class Halt(Exception):  # noqa: N818 - a verdict, not an error
         self.thought = thought
 
 
-@dataclass(slots=True)
-class Spending:
-    """What a run has spent and reserved; :meth:`admits` says whether one more piece fits."""
-
-    budget: Budget
-    sampling: Sampling
-    started: float = field(default_factory=time.monotonic)
-    tokens: int = 0
-    thoughts: int = 0
-    reserved: int = 0
-    """Tokens that work in flight may still generate."""
-    in_flight: int = 0
-    ended: str | None = None
-    """The budget that ran out first, in words."""
-
-    def cost(self, work: Work) -> int:
-        """The most tokens that one try at ``work`` can generate."""
-        if not isinstance(work.operation, Ask):
-            return 0
-        return (work.operation.sampling or self.sampling).max_tokens
-
-    def admits(self, work: Work) -> bool:
-        """Whether ``work`` may start now. Sets :attr:`ended` where it never will."""
-        budget, cost = self.budget, self.cost(work)
-        if time.monotonic() - self.started >= budget.seconds:
-            self.ended = f"the budget of {budget.seconds:g} seconds is spent"
-        if self.ended is not None or self.in_flight >= budget.in_flight:
-            return False
-        if self.thoughts + self.in_flight >= budget.thoughts:
-            return self._wait_or_end(f"{self.thoughts} of {budget.thoughts} thoughts are made")
-        if self.tokens + self.reserved + cost > budget.tokens:
-            spent = f"{self.tokens} of {budget.tokens} tokens are spent"
-            return self._wait_or_end(f"{spent}, and the next step may take {cost}")
-        return True
-
-    def admits_retry(self) -> bool:
-        """Whether work in flight may try once more, within what it reserved for one try."""
-        budget = self.budget
-        return (
-            self.tokens + self.reserved <= budget.tokens
-            and self.thoughts + self.in_flight <= budget.thoughts
-        )
-
-    def _wait_or_end(self, what: str) -> bool:
-        """What is in flight may spend less than it reserved; only alone is the end the end."""
-        if self.in_flight == 0:
-            self.ended = f"{what}: raise the budget"
-        return False
-
-    def reserve(self, work: Work) -> None:
-        """Before dispatch."""
-        self.in_flight += 1
-        self.reserved += self.cost(work)
-
-    def release(self, work: Work) -> None:
-        """After the work, whatever came of it."""
-        self.in_flight -= 1
-        self.reserved -= self.cost(work)
-
-    def spend(self, thought: Thought) -> None:
-        """Count a thought that was made, with the tokens it took."""
-        self.tokens += thought.tokens
-        self.thoughts += 1
-
-
 @dataclass(frozen=True, slots=True)
 class Grown:
     """What a plan came to."""
 
     kept: tuple[Thought, ...]
-    """The plan's own output, in the graph's order."""
+    """The plan's own output, in the graph's order; where a budget ended before there was any, the
+    best scored thought that was still in the running."""
     ended: str | None
     """The budget that ran out, in words; None when the plan came to its end."""
     left: int
-    """Pieces of work that were possible and not done."""
+    """Pieces of work that were possible and not done, for want of a budget."""
+
+
+class Journal(Protocol):
+    """What the scheduler writes down before it acts on it, and what a resumed run has behind it."""
+
+    @property
+    def decided(self) -> Mapping[str, Sequence[str]]:
+        """The choices made before, by what they are about."""
+        ...
+
+    def knows(self, work: Work) -> bool:
+        """Whether what came of this work is recorded."""
+        ...
+
+    async def decide(self, about: str, chosen: Sequence[str], why: str) -> None:
+        """A choice that depends on timing."""
+        ...
+
+    async def drop(self, thoughts: Sequence[Thought], why: str) -> None:
+        """Thoughts that came too late."""
+        ...
 
 
 async def grow(
-    plan: Plan, root: Thought, perform: Perform, spending: Spending, regrow: bool
+    plan: Plan,
+    root: Thought,
+    perform: Perform,
+    spending: Spending,
+    regrow: bool,
+    *,
+    seed: int = 0,
+    journal: Journal | None = None,
 ) -> Grown:
     """Run a plan from its root thought until nothing more is possible.
 
     Work is dispatched in the order in which it became possible, as many pieces at a time as the
-    budget allows. Results are told as they come; what grows does not depend on their order.
+    budgets allow. Results are told as they come; what grows does not depend on their order, but
+    where a ``first`` join or a race says so, or a budget ends: then what spends is refused, and
+    what is there goes on to the plan's end. ``perform`` is cancelled with a reason (the task's
+    cancel message) when nobody wants its result any more.
+
     Raises :class:`Halt`; whatever leaves this function, nothing is left running.
     """
-    growth = Growth(regrow)
-    kept: list[Thought] = []
-    machine = plan.start(growth, 0)
-    machine.out = kept.append
-    machine.push(root)
-    machine.close()
+    return await _Scheduler(plan, perform, spending, journal, regrow, seed).run(root)
 
-    queue: deque[Work] = deque(growth.ask())
-    running: dict[asyncio.Task[Sequence[Thought]], Work] = {}
-    deadline = spending.started + spending.budget.seconds
-    try:
-        while True:
-            while queue and spending.admits(queue[0]):
-                work = queue.popleft()
+
+class _Scheduler:
+    def __init__(
+        self,
+        plan: Plan,
+        perform: Perform,
+        spending: Spending,
+        journal: Journal | None,
+        regrow: bool,
+        seed: int,
+    ) -> None:
+        self.plan, self.perform, self.spending, self.journal = plan, perform, spending, journal
+        self.growth = Growth(regrow, seed, {} if journal is None else journal.decided)
+        self.loop = asyncio.get_running_loop()
+        self.past: deque[Work] = deque()
+        """Work whose outcome is recorded: it goes first, so that a resumed run makes all its old
+        choices again before it does anything new."""
+        self.queue: deque[Work] = deque()
+        self.held: defaultdict[Spending, deque[Work]] = defaultdict(deque)
+        """What waits for its own branch's budget; nobody else waits behind it."""
+        self.running: dict[asyncio.Future[Sequence[Thought]], Work] = {}
+        self.recalling: set[asyncio.Future[Sequence[Thought]]] = set()
+        """Those of the running ones that are of the past."""
+        self.ended: deque[asyncio.Future[Sequence[Thought]]] = deque()
+        self.wake = asyncio.Event()
+        self.timers: dict[Spending, asyncio.TimerHandle] = {}
+        self.overdue: list[Spending] = []
+        self.noted: set[Spending] = set()
+        """Spendings whose end is written down."""
+        self.scored: dict[str, Thought] = {}
+        self.left = 0
+
+    async def run(self, root: Thought) -> Grown:
+        kept: list[Thought] = []
+        machine = self.plan.start(self.growth, 0)
+        machine.out = kept.append
+        machine.push(root)
+        machine.close()
+        why = None
+        self._watch(self.spending)
+        try:
+            self._take_agenda()
+            while await self._dispatch() or self.running:
+                await self.wake.wait()
+                self.wake.clear()
+                await self._collect()
+        except Halt:
+            why = "the run was halted"
+            raise
+        finally:
+            for timer in self.timers.values():
+                timer.cancel()
+            await self._cancel(list(self.running), why)
+        if not kept and self.spending.ended is not None:
+            kept = ranked(self.scored.values(), self.plan.lowest)[:1]
+        by_path = sorted(kept, key=lambda thought: thought.path)
+        return Grown(tuple(by_path), self.spending.ended, self.left)
+
+    # Starting work
+
+    def _take_agenda(self) -> None:
+        for work in self.growth.ask():
+            if work.operation.free:
+                self._start(work)
+            elif self.journal is not None and self.journal.knows(work):
+                self.past.append(work)
+            else:
+                self.queue.append(work)
+
+    async def _dispatch(self) -> bool:
+        """Start what may start, and refuse what never may; whether there is more to collect."""
+        while self.past or (self.queue and not self.recalling):
+            queue = self.past or self.queue
+            work = queue.popleft()
+            chain = self.spending.chain(work)
+            if work.stopped is not None:
+                self._offer(chain)
+                continue
+            for spending in chain:
+                self._watch(spending)
+            answers = [(spending, spending.answer(work)) for spending in chain]
+            never = next((s for s, answer in answers if answer is Answer.NEVER), None)
+            later = next((s for s, answer in answers if answer is Answer.LATER), None)
+            if never is not None:
+                await self._refuse(work, never)
+            elif later is self.spending:
+                queue.appendleft(work)
+                break
+            elif later is not None:
+                self.held[later].append(work)
+                continue
+            else:
+                self._start(work, recalled=queue is self.past)
+            self._offer(chain)
+        return bool(self.ended)
+
+    def _start(self, work: Work, recalled: bool = False) -> None:
+        if not work.operation.free:
+            for spending in self.spending.chain(work):
                 spending.reserve(work)
-                running[asyncio.ensure_future(perform(work))] = work
-            if not running:
-                break
-            left = deadline - time.monotonic()
-            done, _ = await asyncio.wait(
-                running, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                spending.ended = f"the budget of {spending.budget.seconds:g} seconds is spent"
-                break
-            for task in done:
-                work = running.pop(task)
+        task = asyncio.ensure_future(self.perform(work))
+        self.running[task] = work
+        if recalled:
+            self.recalling.add(task)
+        task.add_done_callback(self._ended)
+
+    def _offer(self, chain: Sequence[Spending]) -> None:
+        """Let the next piece try that waits for one of these budgets."""
+        for spending in chain:
+            held = self.held.get(spending)
+            if held:
+                self.queue.appendleft(held.popleft())
+
+    def _ended(self, task: "asyncio.Future[Sequence[Thought]]") -> None:
+        self.ended.append(task)
+        self.wake.set()
+
+    async def _refuse(self, work: Work, spending: Spending) -> None:
+        """Nothing comes of it; what is there goes on without."""
+        self.left += 1
+        if spending.ended is not None:
+            await self._note_end(spending)
+        elif self.journal is not None:
+            await self.journal.decide(f"budget {work.key}", (), spending.refused or "refused")
+        self.growth.tell(work, ())
+        self._take_agenda()
+
+    async def _note_end(self, spending: Spending) -> None:
+        if self.journal is None or spending in self.noted:
+            return
+        self.noted.add(spending)
+        branch = next((b for b, s in self.spending.branches.items() if s is spending), None)
+        about = "budget" if branch is None else f"budget {branch.key}"
+        await self.journal.decide(about, (), spending.ended or "spent")
+
+    # Time
+
+    def _watch(self, spending: Spending) -> None:
+        """Wake up when its time is up."""
+        if spending.deadline is None or spending in self.timers:
+            return
+        now = self.loop.time()
+        self.timers[spending] = self.loop.call_at(
+            max(spending.deadline, now), self._time_is_up, spending
+        )
+
+    def _time_is_up(self, spending: Spending) -> None:
+        self.overdue.append(spending)
+        self.wake.set()
+
+    async def _stop_overdue(self) -> None:
+        for spending in self.overdue:
+            late = [t for t, w in self.running.items() if spending in self.spending.chain(w)]
+            if not late and not self.queue and not any(self.held.values()):
+                continue
+            spending.overdue()
+            await self._note_end(spending)
+            for task in late:
+                if not self.running[task].operation.free and not task.done():
+                    self.left += 1
+                    task.cancel(spending.ended)
+        self.overdue.clear()
+
+    # Taking results
+
+    async def _collect(self) -> None:
+        if self.overdue:
+            await self._stop_overdue()
+        while self.ended:
+            task = self.ended.popleft()
+            work = self.running.pop(task)
+            self.recalling.discard(task)
+            self._release(work)
+            thoughts: Sequence[Thought] = ()
+            if not task.cancelled():
                 thoughts = task.result()
-                spending.release(work)
-                growth.tell(work, thoughts)
-            queue.extend(growth.ask())
-    finally:
-        await _cancel(running)
-    by_path = sorted(kept, key=lambda thought: thought.path)
-    return Grown(tuple(by_path), spending.ended, len(queue) + len(running))
+            stopped = work.stopped
+            if stopped is not None:
+                await self._drop(work, thoughts, stopped)
+                continue
+            self._count(work, thoughts)
+            self.growth.tell(work, thoughts)
+            self._take_agenda()
+            if self.growth.take_stopped():
+                self._cancel_stopped()
 
+    def _release(self, work: Work) -> None:
+        if work.operation.free:
+            return
+        chain = self.spending.chain(work)
+        for spending in chain:
+            spending.release(work)
+        self._offer(chain)
 
-async def _cancel(running: dict[asyncio.Task[Sequence[Thought]], Work]) -> None:
-    for task in running:
-        task.cancel()
-    if running:
-        await asyncio.gather(*running, return_exceptions=True)
+    def _count(self, work: Work, thoughts: Sequence[Thought]) -> None:
+        """The run's own spending counts each thought as it is recorded; branches count here."""
+        if work.branch is not None:
+            for spending in self.spending.chain(work)[1:]:
+                spending.spend_all(work, thoughts)
+        self.scored.update((t.id, t) for t in thoughts if t.score is not None and t.lives)
+        operation = work.operation
+        if isinstance(operation, KeepBest | KeepValid | Select):
+            left = {thought.id for thought in thoughts}
+            for parent in work.parents:
+                if parent.id not in left:
+                    self.scored.pop(parent.id, None)
+        elif isinstance(operation, Choose):
+            for thought in operation.dropped():
+                self.scored.pop(thought.id, None)
+
+    async def _drop(self, work: Work, thoughts: Sequence[Thought], why: str) -> None:
+        old = {parent.id for parent in work.parents}
+        late = [t for t in thoughts if t.lives and t.id not in old]
+        if late and self.journal is not None:
+            await self.journal.drop(late, why)
+
+    def _cancel_stopped(self) -> None:
+        for task, work in self.running.items():
+            stopped = work.stopped
+            if stopped is not None:
+                task.cancel(stopped)
+
+    async def _cancel(
+        self, tasks: "Sequence[asyncio.Future[Sequence[Thought]]]", why: str | None
+    ) -> None:
+        for task in tasks:
+            task.cancel(why)
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.agents.machines import Growth, Work
-from secateur.agents.operations import Ask, KeepBest, KeepValid, PlanError, Score, Split
+from secateur.agents.errors import PlanError
+from secateur.agents.operations import Ask, KeepBest, KeepValid, Score, Split
 from secateur.agents.plan import (
     Plan,
     aggregate,

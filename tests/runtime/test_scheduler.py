@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secateur.agents.budget import Budget
 from secateur.agents.machines import Work
 from secateur.agents.operations import Ask, KeepBest, Split
 from secateur.agents.plan import Plan, each, generate, keep_best, pairwise, split
 from secateur.agents.plan import aggregate as join
 from secateur.agents.prompt import Sampling
-from secateur.agents.spec import Budget
 from secateur.agents.thought import Scene, Status, Thought, thought_id
-from secateur.runtime.scheduler import Grown, Halt, Spending, grow
+from secateur.runtime.budgets import Spending
+from secateur.runtime.scheduler import Grown, Halt, grow
 
 ROOT = Thought("0" * 16, "task", "task", text="abcd")
 Perform = Callable[[Work], Awaitable[Sequence[Thought]]]
