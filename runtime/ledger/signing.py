@@ -112,9 +112,10 @@ def signed_by(key: str, signature: str, message: bytes) -> bool:
     try:
         public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
         public.verify(bytes.fromhex(signature), message)
+        # One spelling alone: fromhex passes over spaces and capitals.
+        return (bytes.fromhex(key).hex(), bytes.fromhex(signature).hex()) == (key, signature)
     except (InvalidSignature, ValueError, TypeError):
         return False
-    return True
 
 
 def _is_key(text: str) -> bool:

@@ -11,7 +11,7 @@ import orjson
 
 from ...gates.canonical import digest as digest_of
 from . import tables
-from .chain import GENESIS, blob_digest, from_text
+from .chain import GENESIS, as_text, blob_digest, from_text
 from .damage import Damage, DamageError, DamageKind, cut_off
 from .derive import Derivation
 from .derived import check_derived
@@ -166,9 +166,9 @@ class _Run:
                 else:
                     self._erasing(whole)
             except DamageError as earlier:
-                raise self._first(earlier) from None
+                raise self._first(earlier, whole) from None
             if bad is not None:
-                raise self._first(bad)
+                raise self._first(bad, whole)
 
     def _linked(self, batch: list[tuple]) -> tuple[list[tuple[tuple, dict]], DamageError | None]:
         """The links that fit, each with the blobs it names; and what is wrong with the next."""
@@ -221,14 +221,10 @@ class _Run:
             "id": event.run_id,
             "task": from_text(event.blobs).get("task"),
             "started_at": event.at,
-            "digests": body["digests"],
+            "digests": as_text(body["digests"]),
             **{n: body[n] for n in ("agent", "context", "seed", "policy", "engine", "model")},
         }
-        try:
-            stored = row | {"digests": from_text(row["digests"])}
-        except ValueError:
-            stored = row
-        for name, value in stored.items():
+        for name, value in row.items():
             if said[name] != value:
                 raise DamageError(
                     None,
@@ -330,11 +326,18 @@ class _Run:
                     f"event {event.seq} erased {what}, but its bytes are there, or were another's",
                 )
 
-    def _first(self, found: DamageError) -> DamageError:
+    def _first(self, found: DamageError, whole: list[tuple[tuple, dict]]) -> DamageError:
         """What was found, or what is wrong with an earlier blob that was said to be erased."""
+        if found.seq is None:
+            return found
+        # Of this batch the erasing events before it may not have been met yet.
+        told = {
+            digest for columns, _ in whole if columns[1] < found.seq for digest in _told(columns)
+        }
         for digest, (seq, name) in self.gone.items():
-            erasing, _ = self.erasures[digest]
-            if found.seq is not None and erasing < found.seq and seq < found.seq:
+            # A row that was taken already is the one that was found to be wrong.
+            erasing, _ = self.erasures.get(digest, (found.seq, ""))
+            if digest not in told and max(erasing, seq) < found.seq:
                 return _unaccounted(seq, name, erasing)
         return found
 
@@ -361,6 +364,16 @@ class _Run:
                 self.beside.decisions.get(self.run, ()),
                 last,
             )
+
+
+def _told(columns: tuple) -> set[str]:
+    """The blobs that an event erased, where it did and can be read."""
+    if columns[2] != EventKind.ERASED:
+        return set()
+    try:
+        return set(from_text(columns[11])["blobs"])
+    except (KeyError, ValueError, TypeError):
+        return set()
 
 
 def policy_fault(row: tuple) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .chain import GENESIS, from_text
+from .chain import GENESIS, as_text, from_text
 from .checkpoints import Checkpoint, Head, heads_of
 from .damage import Damage, DamageKind
 from .errors import LedgerError
@@ -98,6 +98,8 @@ def _read(row: tuple) -> tuple[Checkpoint | None, _Fault | None]:
                 return None, (DamageKind.SWAPPED, f"was swapped: it is checkpoint {other}")
             return None, (DamageKind.CHANGED, "was changed: its columns are not what was signed")
         fault = checkpoint.fault()
+        if fault is None and as_text([list(head) for head in checkpoint.heads or ()]) != heads:
+            fault = "its heads are written in another way"
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         return None, (DamageKind.CHANGED, f"cannot be read: {error!r}")
     if fault is not None:
