@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
 from ..logs import show_logs
-from . import audit, db, engine, integrity, models, pictures, policy, run
+from . import audit, db, engine, integrity, judging, models, pictures, policy, run, taking
 
 __all__ = ["app", "main"]
 
@@ -23,6 +23,8 @@ app.command("run")(run.run)
 app.command("models")(models.models)
 audit.app.add_typer(integrity.app)
 audit.app.add_typer(pictures.app)
+audit.app.add_typer(judging.app)
+audit.app.add_typer(taking.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(pretrain_app, name="pretrain")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..ledger import connect, integrity, tables
+from ..ledger import connect, integrity, passages, tables
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -46,11 +46,12 @@ def upgrade(db: DbOption = None, json_: JsonOption = False) -> None:
 
 @app.command()
 def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
-    """Make the tables that are derived (thought, tag_score) anew from the events."""
+    """Make the derived tables and the full-text index anew from the events."""
     url = db or Settings().db
     engine = connect.open_existing(url, read_only=False)
     try:
         made = integrity.rebuild(engine)
+        passages.rebuild(engine)
     finally:
         engine.dispose()
     if json_:

@@ -37,7 +37,7 @@ def print_why(found: Explanation, console: Console) -> None:
         "task": run.task,
         "policy": f"{run.policy} ({run.policy_digest[:12]})"
         + (f" in context {run.context}" if run.context else ""),
-        "rule": "none" if found.rule is None else str(found.rule),
+        "rule": _rule(found),
         "wrote": thought.text.strip() or "nothing",
         "spent": f"{thought.tokens} tokens"
         + (f" after {thought.accepted} taken over" if thought.accepted else "")
@@ -48,6 +48,9 @@ def print_why(found: Explanation, console: Console) -> None:
     for name, value in facts.items():
         if value:
             console.print(Text.assemble((f"{name:>8}  ", "bold"), value))
+    for decision in found.decisions:
+        said = f"{decision} ({decision.at[:19].replace('T', ' ')})"
+        console.print(Text.assemble((" decided  ", "bold"), (said, "yellow")))
     for switch in found.switches:
         console.print(Text.assemble(("switched  ", "bold"), str(switch)))
     if len(found.tries) > 1:
@@ -65,6 +68,9 @@ def print_why(found: Explanation, console: Console) -> None:
     for loosening in found.passes_if:
         console.print(Text.assemble(("would have passed with  ", "bold"), str(loosening)))
     console.print(Text.assemble(("what came next  ", "bold"), found.next))
+    if found.siblings_in_all > len(found.siblings):
+        shown = f"{len(found.siblings)} of {found.siblings_in_all} siblings, the nearest:"
+        console.print(Text(shown, "dim"))
     for row in found.siblings:
         console.print(
             Text.assemble(
@@ -72,6 +78,20 @@ def print_why(found: Explanation, console: Console) -> None:
                 f"{row.id[:8]}  {shortened(row.text or row.reason or '', 70)}",
             )
         )
+
+
+def _rule(found: Explanation) -> str:
+    """The rule that decided, by how much, and which one it stands in place of."""
+    judgement = found.thought.judgement
+    if found.rule is None or not isinstance(judgement, Verdict) or judgement.cause is None:
+        return "none"
+    cause = judgement.cause
+    said = f"{found.rule} (it was {cause.score:.4g}: {cause.margin:.4g} above)"
+    if found.in_place_of is not None:
+        said += f"; context {found.run.context} put it in place of '{found.in_place_of}'"
+    elif found.run.context is not None:
+        said += "; the context leaves it as it is"
+    return said
 
 
 def _try(row: TryRow, *, here: bool) -> Text:

@@ -1,17 +1,29 @@
 """The read side: what ran, what was cut and why. Opens the ledger read-only."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TextIO, TypeVar, Unpack
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from ...gates.policy import Policy
 from ...gates.verdict import Judgement
-from . import connect, diff, explain, fetch, integrity, listing, readonly, rejudge
+from . import (
+    connect,
+    diff,
+    explain,
+    export,
+    fetch,
+    integrity,
+    listing,
+    parquet,
+    readonly,
+    rejudge,
+)
 from .checkpoints import Checkpoint, checkpoints, stored_checkpoint
 from .diff import Diff
 from .errors import LedgerError
@@ -197,13 +209,17 @@ class AuditLog:
 
         More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
         """
-        with self._asking() as connection:
-            ids = listing.run_ids(connection, Narrow(), None, None)
+        ids = self.run_ids()
         if processes == 1:
             for run in ids:
                 yield self.replay(run, policy)
         else:
             yield from rejudge.in_processes(self._engine.url, ids, policy, processes)
+
+    def run_ids(self) -> list[str]:
+        """The ids of all runs, newest first."""
+        with self._asking() as connection:
+            return listing.run_ids(connection, Narrow(), None, None)
 
     def diff(self, left: str, right: str) -> Diff:
         """Two runs compared, branch by branch."""
@@ -214,6 +230,47 @@ class AuditLog:
     def sql(self, query: str, limit: int | None = 1000, timeout_s: float = 60) -> Answer:
         """What one SELECT answers, on a connection that cannot write."""
         return readonly.ask(self._engine, query, limit, timeout_s)
+
+    def to_jsonl(
+        self, out: Path | TextIO, run: str | None = None, *, complete: bool = False
+    ) -> Counter[str]:
+        """Write one run, or all, as JSON lines; how many of each kind. The file is there whole or
+        not at all."""
+        if isinstance(out, Path):
+            unfinished = out.with_name(f"{out.name}.part")
+            try:
+                with unfinished.open("w", encoding="utf-8") as file:
+                    counts = self.to_jsonl(file, run, complete=complete)
+                unfinished.replace(out)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            return counts
+        counts = Counter[str]()
+        with self._asking() as connection:
+            within = None if run is None else fetch.run_id(connection, run)
+            if complete:
+                lines = export.complete_lines(connection, within, counts)
+            else:
+                ids = listing.run_ids(connection, Narrow(), None, None)
+                lines = export.lines(connection, ids if within is None else [within], counts)
+            for line in lines:
+                out.write(line)
+        return counts
+
+    def to_parquet(self, out: Path, run: str | None = None) -> Counter[str]:
+        """Write one run, or all, as Parquet; how many rows of each kind. ``out`` is a file of
+        steps where its name ends in ``.parquet``, else a folder with a file for each table.
+
+        Raises :class:`LedgerError` without pyarrow.
+        """
+        counts = Counter[str]()
+        with self._asking() as connection:
+            ids = listing.run_ids(connection, Narrow(), None, None)
+            if run is not None:
+                ids = [fetch.run_id(connection, run)]
+            write = parquet.write_steps if out.suffix == ".parquet" else parquet.write_tables
+            write(connection, ids, out, counts)
+        return counts
 
     def verify(
         self,

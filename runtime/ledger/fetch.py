@@ -1,6 +1,6 @@
 """One run, one thought, one blob: the SQL behind the audit log's answers about a single thing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "bound",
     "content",
     "damaged",
+    "each_thought",
     "policy",
     "prompt",
     "run_id",
@@ -35,6 +36,7 @@ __all__ = [
 
 _LAST = "z" * 64
 """Sorts after the rest of every id, in any collation: ids are lower-case letters and digits."""
+_ROWS = 200
 _ALSO = 50
 """Other runs with the same thought that are named at most."""
 
@@ -174,6 +176,13 @@ def thoughts(connection: Connection, run: str, id: str | None = None) -> list[Th
     return thought_rows(connection, run, *wanted)
 
 
+def each_thought(connection: Connection, run: str) -> Iterator[ThoughtRow]:
+    """A run's graph in the same order, a few rows at a time."""
+    query = _graph(run).order_by(tables.thought.c.seq)
+    for row in connection.execute(query, execution_options={"yield_per": _ROWS}).mappings():
+        yield _thought_row(row)
+
+
 def thought_rows(
     connection: Connection,
     run: str,
@@ -182,15 +191,18 @@ def thought_rows(
     by: sa.ColumnElement[Any] | None = None,
 ) -> list[ThoughtRow]:
     """Thoughts of a run that fit, in the order in which they were recorded or another."""
-    thought, event = tables.thought, tables.event.c
-    query = (
-        sa.select(thought, event.body)
-        .join(tables.event, sa.and_(event.run_id == thought.c.run_id, event.seq == thought.c.seq))
-        .where(thought.c.run_id == run, *wanted)
-        .order_by(thought.c.seq if by is None else by)
-        .limit(limit)
-    )
+    query = _graph(run).where(*wanted).limit(limit)
+    query = query.order_by(tables.thought.c.seq if by is None else by)
     return [_thought_row(row) for row in connection.execute(query).mappings()]
+
+
+def _graph(run: str) -> sa.Select[*tuple[Any, ...]]:
+    thought, event = tables.thought.c, tables.event.c
+    return (
+        sa.select(tables.thought, event.body)
+        .join(tables.event, sa.and_(event.run_id == thought.run_id, event.seq == thought.seq))
+        .where(thought.run_id == run)
+    )
 
 
 def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from . import tables
 from .chain import from_text
@@ -27,10 +27,10 @@ from .events import EventKind
 __all__ = [
     "Passage",
     "Words",
-    "clear",
     "forget",
     "index_some",
     "number_range",
+    "rebuild",
     "remember",
     "tail",
 ]
@@ -188,21 +188,30 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
 
 
 def remember(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
-    """Index what is left of thoughts that were taken out; after an erasure."""
-    mark = tables.passage_mark.c
-    upto = connection.execute(sa.select(mark.upto).where(mark.run_id == run)).scalar_one()
-    event = tables.event.c
-    query = sa.select(event.thought_id).where(
-        event.run_id == run,
-        event.seq <= upto,  # beyond it they were not indexed yet, and will be
-        event.thought_id.in_(thoughts),
-        event.kind.in_(_TEXTS),
+    """Index again what is left of thoughts that were forgotten; what was never indexed waits."""
+    row, mark, passage = tables.thought.c, tables.passage_mark.c, tables.passage.c
+    there = sa.exists().where(passage.run_id == row.run_id, passage.thought_id == row.id)
+    query = (
+        sa.select(row.id)
+        .join(tables.passage_mark, mark.run_id == row.run_id)
+        .where(row.run_id == run, row.id.in_(thoughts), row.seq <= mark.upto, ~there)
     )
-    _add(connection, _of_thoughts(connection, run, list(connection.execute(query).scalars())))
+    gone = list(connection.execute(query).scalars())
+    _add(connection, _of_thoughts(connection, run, gone))
 
 
-def clear(connection: Connection) -> None:
-    """Empty the index and put every mark back to the start; :func:`index_some` fills it again."""
+def rebuild(engine: Engine) -> None:
+    """Make the index anew. ``engine`` must be open for writing."""
+    with engine.begin() as connection:
+        _clear(connection)
+    left = 1
+    while left:
+        with engine.begin() as connection:
+            left = index_some(connection)
+
+
+def _clear(connection: Connection) -> None:
+    """Empty the index and put every mark back to the start."""
     if connection.dialect.name == "sqlite":
         connection.execute(
             sa.text("INSERT INTO passage_words (passage_words) VALUES ('delete-all')")

@@ -47,12 +47,13 @@ class Answer:
     cut: bool
     """Whether there were more rows than asked for."""
 
+    def plain(self) -> list[list[Any]]:
+        """The rows in values that JSON has; bytes as hexadecimal digits."""
+        return [[_plain(value) for value in row] for row in self.rows]
+
     def as_json(self) -> list[dict[str, Any]]:
-        """An object for each row; bytes as hexadecimal digits."""
-        return [
-            {name: _plain(value) for name, value in zip(self.columns, row, strict=True)}
-            for row in self.rows
-        ]
+        """An object for each row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.plain()]
 
     def to_pandas(self) -> "pandas.DataFrame":
         """As a pandas data frame. Raises :class:`LedgerError` without pandas."""

@@ -113,6 +113,11 @@ class Flip:
         """Whether the new verdict is the stronger one; where the action is the same, False."""
         return self.after.action.strength > self.before.action.strength
 
+    @property
+    def loosens(self) -> bool:
+        """Whether the new verdict is the weaker one."""
+        return self.after.action.strength < self.before.action.strength
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data."""
         return {

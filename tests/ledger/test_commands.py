@@ -27,7 +27,7 @@ def command(monkeypatch, capsys, tmp_path):
 
 
 def test_pruned_gives_the_objects_that_scripts_rely_on(command, told):
-    code, out, _ = command("audit", "pruned", "--db", told.path, "--tag", "deceit", "--json")
+    code, out, _ = command("audit", "pruned", "--db", told.url, "--tag", "deceit", "--json")
     assert code == 0
     newest, oldest = json.loads(out)
     keys = ("run", "thought", "agent", "tag", "reading", "score", "threshold", "action", "at")
@@ -47,48 +47,48 @@ def test_pruned_gives_the_objects_that_scripts_rely_on(command, told):
     ],
 )
 def test_pruned_takes_filters(command, told, words, expected):
-    _, out, _ = command("audit", "pruned", "--db", told.path, "--json", *words)
+    _, out, _ = command("audit", "pruned", "--db", told.url, "--json", *words)
     assert len(json.loads(out)) == expected
 
 
 def test_a_tag_that_no_run_has_is_no_empty_answer(command, told):
-    code, out, err = command("audit", "pruned", "--db", told.path, "--tag", "deciet")
+    code, out, err = command("audit", "pruned", "--db", told.url, "--tag", "deciet")
     assert (code, out) == (1, "")
     assert "did you mean 'deceit'? there are angry, deceit, powerseeking" in err
     assert len(err.splitlines()) == 1
-    code, out, _ = command("audit", "pruned", "--db", told.path, "--tag", "angry", "--json")
+    code, out, _ = command("audit", "pruned", "--db", told.url, "--tag", "angry", "--json")
     assert (code, json.loads(out)) == (0, [])
 
 
 def test_a_reading_below_zero_is_wrong_usage(command, told):
-    assert command("audit", "pruned", "--db", told.path, "--min", "-1")[0] == 2
+    assert command("audit", "pruned", "--db", told.url, "--min", "-1")[0] == 2
 
 
 def test_a_time_that_is_none_is_wrong_usage(command, told):
-    code, _, err = command("audit", "pruned", "--db", told.path, "--since", "yesteryear")
+    code, _, err = command("audit", "pruned", "--db", told.url, "--since", "yesteryear")
     assert code == 2
     assert "write 30m, 12h, 7d, 2w, or a date" in err
 
 
 def test_verify_says_ok_or_names_the_first_bad_event(command, told):
-    code, out, _ = command("audit", "verify", "--db", told.path, "--json")
+    code, out, _ = command("audit", "verify", "--db", told.url, "--json")
     assert (code, json.loads(out)) == (0, {"ok": True, "events": 22, "runs": 2})
     told.change(f"UPDATE event SET body = '{{}}' WHERE run_id = '{told.first}' AND seq = 3")
-    code, out, _ = command("audit", "verify", "--db", told.path, "--json")
+    code, out, _ = command("audit", "verify", "--db", told.url, "--json")
     answer = json.loads(out)
     assert (code, answer["ok"]) == (1, False)
     assert (answer["first_bad"]["run"], answer["first_bad"]["seq"]) == (told.first, 3)
-    code, out, _ = command("audit", "verify", told.first, "--db", told.path)
+    code, out, _ = command("audit", "verify", told.first, "--db", told.url)
     assert code == 1
     assert "event 3 was changed" in out
 
 
 def test_why_answers_in_words_and_in_json(command, told):
-    code, out, _ = command("audit", "why", "b1", "--db", told.path)
+    code, out, _ = command("audit", "why", "b1", "--db", told.url)
     assert code == 0
     for word in ("CUT", "deceit opened", "restarted", "would have passed with", "test"):
         assert word in out
-    _, out, _ = command("audit", "why", "b1", "--db", told.path, "--json")
+    _, out, _ = command("audit", "why", "b1", "--db", told.url, "--json")
     found = json.loads(out)
     assert (found["run"], found["tag"], found["rule"]["at"]) == (told.first, "deceit", 0.3)
     assert found["tokens"][1]["text"] == " restarted"
@@ -109,11 +109,12 @@ def test_every_question_answers_in_words_and_in_json(command, told):
         ["db", "upgrade"],
         ["db", "rebuild"],
     ):
-        code, out, err = command(*words, "--db", told.path)
+        code, out, err = command(*words, "--db", told.url)
         assert (code, err) == (0, ""), words
         assert out.strip(), words
-        code, out, err = command(*words, "--db", told.path, "--json")
-        assert (code, err) == (0, ""), words
+        code, out, err = command(*words, "--db", told.url, "--json")
+        said = "5 verdicts made again, 0 turn: 0 stricter, 0 looser\n" if "replay" in words else ""
+        assert (code, err) == (0, said), words
         json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
@@ -122,7 +123,7 @@ def test_replay_with_a_policy_lists_what_turns(command, told, tmp_path):
     lax.write_text(
         "name: lax\nrules:\n  - {tag: deceit, reading: opened, at: 0.99, action: flag}\n"
     )
-    words = ("audit", "replay", told.first, "--policy", lax, "--db", told.path)
+    words = ("audit", "replay", told.first, "--policy", lax, "--db", told.url)
     _, out, _ = command(*words, "--json")
     turned = {row["thought"]: row["after"]["action"] for row in json.loads(out)}
     assert turned["b1"] == "allow"
@@ -131,7 +132,7 @@ def test_replay_with_a_policy_lists_what_turns(command, told, tmp_path):
 
 
 def test_the_tree_can_be_kept_as_a_picture(command, told, tmp_path):
-    command("audit", "tree", told.first, "--db", told.path, "--svg", tmp_path / "run.svg")
+    command("audit", "tree", told.first, "--db", told.url, "--svg", tmp_path / "run.svg")
     assert (tmp_path / "run.svg").read_text().startswith("<svg")
 
 
@@ -139,7 +140,7 @@ def test_the_tree_can_be_kept_as_a_picture(command, told, tmp_path):
 def test_no_table_loses_an_id_or_a_column(command, told, monkeypatch, terminal):
     monkeypatch.setenv("TERM", "dumb")  # 80 columns, no colours
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda _: terminal)
-    _, out, _ = command("audit", "runs", "--db", told.path)
+    _, out, _ = command("audit", "runs", "--db", told.url)
     head, *rows = (line.split() for line in out.splitlines())
     assert head == [
         "run",
@@ -154,11 +155,11 @@ def test_no_table_loses_an_id_or_a_column(command, told, monkeypatch, terminal):
     ]
     assert {row[0] for row in rows} == {told.first, told.second}
     assert not terminal or all(len(line.rstrip()) <= 80 for line in out.splitlines())
-    _, out, _ = command("audit", "pruned", "--db", told.path)
+    _, out, _ = command("audit", "pruned", "--db", told.url)
     head, *rows = (line.split() for line in out.splitlines())
     assert head == ["thought", "run", "agent", "at", "tag", "reading", "score", "from", "text"]
     assert {row[1] for row in rows} == {told.first, told.second}
-    _, out, _ = command("audit", "show", told.first, "--db", told.path)
+    _, out, _ = command("audit", "show", told.first, "--db", told.url)
     ((hash,),) = told.ask("SELECT hash FROM event WHERE run_id = ? AND seq = 1", (told.first,))
     assert f"{hash[:12]}" in out
     assert told.first in out
@@ -190,11 +191,11 @@ def test_the_ledger_is_found_by_option_then_variable_then_file(
     def found() -> bool:
         return command("audit", "runs", "--json")[0] == 0
 
-    (tmp_path / "secateur.toml").write_text(f'db = "{told.path}"\n')
+    (tmp_path / "secateur.toml").write_text(f'db = "{told.url}"\n')
     assert found()
     monkeypatch.setenv("SECATEUR_DB", str(tmp_path / "none.db"))
     assert not found()
-    assert command("audit", "runs", "--db", told.path)[0] == 0
+    assert command("audit", "runs", "--db", told.url)[0] == 0
     monkeypatch.setenv("SECATEUR_DB", "")
     assert found()
 
