@@ -31,10 +31,6 @@ ORDER: Final = (
 )
 """Parents before children, for the foreign keys."""
 
-_MOST_AT_ONCE: Final = 64
-"""Rows in one SQLite statement at most. While a statement runs, other threads run too; between
-two, a busy event loop can keep the writer waiting for Python's lock, so there should be few."""
-
 
 class Door(Protocol):
     """One open connection that a batch goes through."""
@@ -78,42 +74,33 @@ def _columns(table: sa.Table) -> str:
     return ", ".join(f'"{column.name}"' for column in table.c)
 
 
+def _marks(table: sa.Table) -> str:
+    return ", ".join(f"?{place}" for place in range(1, len(table.c) + 1))
+
+
 class _SQLite:
     def __init__(self, connection: PoolProxiedConnection) -> None:
         self._connection = connection
         self._cursor: sqlite3.Cursor = connection.cursor()  # pyright: ignore[reportAttributeAccessIssue]
-        self._texts: dict[tuple[sa.Table, int], str] = {}
+        self._inserts = {
+            table: f"INSERT INTO {table.name} ({_columns(table)}) VALUES ({_marks(table)})"
+            for table in ORDER
+        }
+        # Not "ON CONFLICT": the trigger against REPLACE would speak first.
+        self._inserts[tables.policy] = (
+            f"INSERT INTO policy ({_columns(tables.policy)}) SELECT {_marks(tables.policy)} "
+            "WHERE NOT EXISTS (SELECT 1 FROM policy WHERE digest = ?1)"
+        )
 
     def begin(self) -> None:
         # At once for writing: a transaction that reads first could not wait for a lock later.
         self._cursor.execute("BEGIN IMMEDIATE")
 
     def insert(self, rows: Rows) -> None:
+        # Row by row, for SQLite is slower with many in one statement.
         for table in ORDER:
-            several = rows.get(table, ())
-            start, left = 0, len(several)
-            while left:
-                # Powers of two, so that few statements are ever compiled.
-                size = min(_MOST_AT_ONCE, 1 << (left.bit_length() - 1))
-                flat = [value for row in several[start : start + size] for value in row]
-                self._cursor.execute(self._text(table, size), flat)
-                start, left = start + size, left - size
-
-    def _text(self, table: sa.Table, size: int) -> str:
-        text = self._texts.get((table, size))
-        if text is None:
-            one = f"({', '.join('?' for _ in table.c)})"
-            text = f"INSERT INTO {table.name} ({_columns(table)}) "
-            if table is tables.policy:
-                # Not "ON CONFLICT": the trigger against REPLACE would speak first.
-                new = "SELECT 1 FROM policy p WHERE p.digest = v.column1"
-                text += (
-                    f"SELECT * FROM (VALUES {', '.join([one] * size)}) v WHERE NOT EXISTS ({new})"
-                )
-            else:
-                text += f"VALUES {', '.join([one] * size)}"
-            self._texts[table, size] = text
-        return text
+            if table in rows:
+                self._cursor.executemany(self._inserts[table], rows[table])
 
     def execute(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         self._cursor.executemany(statement, rows)

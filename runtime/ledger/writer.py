@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,12 @@ _BATCH: Final = 512
 _MOST_APPENDS: Final = 4096
 _MOST_BYTES: Final = 64 << 20
 """What may wait to be written; beyond either, whoever appends waits first."""
+
+_SHARE: Final = 0.2
+"""Of the newest measurement in a running mean."""
+
+_LONGEST_ROUND_S: Final = 0.005
+"""How long the writer waits at most for those to come back whom it has just woken."""
 
 _LINGER_S: Final = 0.05
 """How long an append that nobody waits for may lie before it is written."""
@@ -91,6 +98,11 @@ class Writer:
         self._in_flight = 0
         self._asleep = False
         self._closed = False
+        self._rounds = 0
+        """Event loops that have not yet let run everybody whom the last commit woke."""
+        self._round_s = 0.0
+        """How long that takes, and what a commit takes: running means."""
+        self._commit_s = 0.0
         self._room: list[asyncio.Future[None]] = []
         self._untold: list[Lane] = []
         # A daemon: what was awaited is durable, and a crash must not wait for a broken disk.
@@ -166,7 +178,7 @@ class Writer:
             with self._state:
                 self._in_flight = 0
                 rooms, self._room = self._room, []
-            _wake(batch, rooms)
+            self._wake(batch, rooms)
         if self._door is not None:
             self._door.close()
 
@@ -179,6 +191,10 @@ class Writer:
                 self._asleep = False
                 if not timely and self._queue:
                     break
+            # Who was just woken will soon be back. Where a commit takes longer than their round,
+            # it pays to take them along; where not, they had better work while this one is made.
+            if self._commit_s > self._round_s and len(self._queue) < _BATCH:
+                self._state.wait_for(lambda: not self._rounds, _LONGEST_ROUND_S)
             batch: list[Append] = []
             while self._queue and len(batch) < _BATCH:
                 batch.append(self._queue.popleft())
@@ -235,7 +251,9 @@ class Writer:
             opened.begin()
             _insert(opened, appends)
             committing = True
+            began = time.perf_counter()
             opened.commit()
+            self._commit_s += _SHARE * (time.perf_counter() - began - self._commit_s)
         except BaseException:
             if self._undo():
                 raise
@@ -245,6 +263,44 @@ class Writer:
             # say so; then the last event is there.
             if not (committing and self._landed(appends[-1])):
                 self._write(appends)
+
+    def _wake(self, batch: Iterable[Append], rooms: Iterable["asyncio.Future[None]"]) -> None:
+        """Let go of who waits: one call into each event loop."""
+        loops: dict[asyncio.AbstractEventLoop, list[_End]] = {}
+        for append in batch:
+            if append.done is not None:
+                end = (append.done, append.lane if append.lost else None)
+                loops.setdefault(append.done.get_loop(), []).append(end)
+        for room in rooms:
+            loops.setdefault(room.get_loop(), []).append((room, None))
+        for loop, ends in loops.items():
+            with self._state:
+                self._rounds += 1
+            try:
+                loop.call_soon_threadsafe(self._begin_round, loop, ends, time.perf_counter())
+            except RuntimeError:  # that loop is closed, so nobody waits there any more
+                with self._state:
+                    self._rounds -= 1
+
+    def _begin_round(
+        self, loop: asyncio.AbstractEventLoop, ends: Iterable["_End"], began: float
+    ) -> None:
+        for future, stopped in ends:
+            if future.done():  # its task was cancelled; the event is written all the same
+                continue
+            if stopped is None:
+                future.set_result(None)
+            else:
+                stopped.told = True
+                future.set_exception(LedgerError(stopped.failure))
+        loop.call_soon(self._end_round, began)  # after all whom this has woken
+
+    def _end_round(self, began: float) -> None:
+        with self._state:
+            self._rounds -= 1
+            self._round_s += _SHARE * (time.perf_counter() - began - self._round_s)
+            if not self._rounds:
+                self._state.notify()
 
     def _open(self) -> Door:
         if self._door is None:
@@ -270,33 +326,8 @@ class Writer:
         return found is not None and found[0] == append.event[-1]
 
 
-def _wake(batch: Iterable[Append], rooms: Iterable["asyncio.Future[None]"]) -> None:
-    """Let go of who waits: one call into each event loop."""
-    ends = [(a.done, a.lane if a.lost else None) for a in batch if a.done is not None]
-    ends += [(room, None) for room in rooms]
-    loops: dict[asyncio.AbstractEventLoop, list[_End]] = {}
-    for end in ends:
-        loops.setdefault(end[0].get_loop(), []).append(end)
-    for loop, ours in loops.items():
-        try:
-            loop.call_soon_threadsafe(_done, ours)
-        except RuntimeError:
-            continue  # that loop is closed, so nobody waits there any more
-
-
 _End = tuple["asyncio.Future[None]", Lane | None]
 """Whom to wake, and the lane that stopped where the append was lost."""
-
-
-def _done(ends: Iterable[_End]) -> None:
-    for future, stopped in ends:
-        if future.done():  # its task was cancelled; the event is written all the same
-            continue
-        if stopped is None:
-            future.set_result(None)
-        else:
-            stopped.told = True
-            future.set_exception(LedgerError(stopped.failure))
 
 
 def _fault(error: Exception, appends: Sequence[Append]) -> str:
