@@ -1,6 +1,8 @@
-"""Tools: typed Python functions that an agent's thoughts may call."""
+"""Tools: typed functions, or LangChain's tools, that an agent's thoughts may call."""
 
+import asyncio
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any, Self, get_type_hints, overload
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from ..gates.errors import SecateurError
+from . import langchain
 
 __all__ = ["Call", "Tool", "ToolError", "Workspace", "tool"]
 
@@ -34,51 +37,94 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function with a name, typed arguments and a promise about being run twice."""
+    """A function with a name, checked arguments and a promise about being run twice."""
 
     name: str
-    function: Callable[..., str]
+    function: Callable[..., Any]
+    """Checks its arguments, then acts; gives the answer, or an awaitable of it."""
     idempotent: bool
     """True promises that running it again after a crash does no harm."""
     workspace: str | None
     """The parameter that receives the :class:`Workspace`, if any."""
+    timeout: float | None
+    """Seconds after which its call has failed; None waits for as long as it takes."""
+    waits: bool
+    """Whether the function is asynchronous."""
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not 0 < self.timeout < math.inf:
+            raise ToolError(
+                f"tool {self.name!r}: timeout={self.timeout}; give seconds, more than 0, or None"
+            )
 
     @classmethod
-    def of(cls, function: Callable[..., str], *, idempotent: bool = False) -> Self:
-        """Wrap a function; its annotations become the checked argument types."""
+    def of(cls, function: Any, *, idempotent: bool = False, timeout: float | None = None) -> Self:
+        """Wrap a typed function, plain or ``async``, or a LangChain tool.
+
+        A function's annotations become the checked argument types; a LangChain tool brings its
+        own schema. Raises :class:`ToolError` for what is neither.
+        """
+        if langchain.is_tool(function):
+            act, waits = langchain.adapted(function)
+            return cls(function.name, act, idempotent, None, timeout, waits)
+        if not callable(function):
+            raise ToolError(
+                f"{function!r:.60} is no tool: give a typed function or a LangChain tool"
+            )
+        name = getattr(function, "__name__", type(function).__name__)
         hints = get_type_hints(function)
-        takers = [name for name, hint in hints.items() if hint is Workspace and name != "return"]
-        untyped = [name for name in inspect.signature(function).parameters if name not in hints]
-        name = getattr(function, "__name__", "tool")
+        takers = [taker for taker, hint in hints.items() if hint is Workspace and taker != "return"]
+        untyped = [given for given in inspect.signature(function).parameters if given not in hints]
         if untyped:
             raise ToolError(
                 f"tool {name!r}: parameter {untyped[0]!r} has no type; annotate it so that calls "
                 "can be checked"
             )
-        return cls(name, function, idempotent, takers[0] if takers else None)
+        checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
+        waits = inspect.iscoroutinefunction(function)
+        return cls(name, checked, idempotent, takers[0] if takers else None, timeout, waits)
 
     def run(self, workspace: Workspace, arguments: dict[str, Any]) -> str:
-        """Check the arguments, then act. Raises :class:`ToolError` with the first fault."""
-        given = dict(arguments)
-        if self.workspace is not None:
-            given[self.workspace] = workspace
-        checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(self.function)
+        """Check the arguments, then act; blocks until it is done, without its timeout.
+
+        Raises :class:`ToolError` with the first fault, and whatever the function raises.
+        """
+        if self.waits:
+            return asyncio.run(self.answer(workspace, arguments))
         try:
-            return str(checked(**given))
+            return str(self.function(**self._given(workspace, arguments)))
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise ToolError(f"tool {self.name!r}: argument {where!r}: {fault['msg']}") from None
+            raise self._refused(error) from None
+
+    async def answer(self, workspace: Workspace, arguments: dict[str, Any]) -> str:
+        """The same for a tool that ``waits``, without blocking."""
+        try:
+            return str(await self.function(**self._given(workspace, arguments)))
+        except ValidationError as error:
+            raise self._refused(error) from None
+
+    def _given(self, workspace: Workspace, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments if self.workspace is None else arguments | {self.workspace: workspace}
+
+    def _refused(self, error: ValidationError) -> ToolError:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        return ToolError(f"tool {self.name!r}: argument {where!r}: {fault['msg']}")
 
 
 @overload
-def tool(function: Callable[..., str]) -> Tool: ...
+def tool(function: Callable[..., Any]) -> Tool: ...
 @overload
-def tool(*, idempotent: bool = False) -> Callable[[Callable[..., str]], Tool]: ...
 def tool(
-    function: Callable[..., str] | None = None, *, idempotent: bool = False
-) -> Tool | Callable[[Callable[..., str]], Tool]:
-    """Make a tool of a typed function: ``@tool`` or ``@tool(idempotent=True)``."""
+    *, idempotent: bool = False, timeout: float | None = None
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    *,
+    idempotent: bool = False,
+    timeout: float | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a typed function: ``@tool``, ``@tool(idempotent=True, timeout=10)``."""
     if function is not None:
         return Tool.of(function)
-    return lambda wrapped: Tool.of(wrapped, idempotent=idempotent)
+    return lambda wrapped: Tool.of(wrapped, idempotent=idempotent, timeout=timeout)

@@ -1,20 +1,22 @@
 """The agent that a user makes and runs."""
 
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..agents.plan import Plan
+from ..agents.composition import Plan
 from ..agents.spec import AgentSpec
 from ..agents.thought import Thought
 from ..gates.policy import Policy
-from .engines.opening import open_engine
 from .engines.protocol import Engine
 from .ledger.ledger import Ledger
-from .run import RunResult, Session, perform_run
-from .settings import Settings
+from .parts import Parts
+from .run import RunResult, Session
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
 
 __all__ = ["Agent"]
 
@@ -52,27 +54,85 @@ class Agent(AgentSpec):
         seed: int = 0,
         sandbox: Path | None = None,
         observe: Callable[[Thought], None] = _ignore,
+        origin: Mapping[str, Any] | None = None,
     ) -> RunResult:
         """Run one task.
 
         What is not given comes from the settings (``SECATEUR_DB``, ``secateur.toml`` …): the
         shipped model in process, and ``./secateur.db``. ``observe`` is told of every thought as
         it is recorded. ``sandbox`` is the folder the tools act in; default ``sandbox/RUN``.
+        ``origin`` goes into the ledger: where agent and model are found again.
 
         Raises :class:`SecateurError` in one line that names the remedy.
         """
-        settings = Settings()
-        async with AsyncExitStack() as held:
-            if engine is None or isinstance(engine, str):
-                engine = open_engine(engine or settings.engine, settings.model)
-                held.push_async_callback(engine.aclose)
-            if not isinstance(ledger, Ledger):
-                ledger = await held.enter_async_context(Ledger.open(ledger or settings.db))
-            if not isinstance(policy, Policy):
-                policy = policy or settings.policy or self.policy
-            if not isinstance(policy, Policy):
-                policy = Policy.load(policy, engine.info.vocabulary.vocabulary)
-            policy.check(engine.info.vocabulary.vocabulary)
-            return await perform_run(
-                Session(self, task, policy, engine, ledger, seed, sandbox, observe)
-            )
+        parts = Parts(self, policy, engine, ledger, seed, sandbox, observe, origin or {})
+        async with parts.session() as session:
+            return await self._invoke(session, {"task": task})
+
+    async def resume(
+        self,
+        run: str,
+        *,
+        task: str | None = None,
+        policy: Policy | str | Path | None = None,
+        engine: Engine | str | None = None,
+        ledger: Ledger | str | Path | None = None,
+        sandbox: Path | None = None,
+        observe: Callable[[Thought], None] = _ignore,
+    ) -> RunResult:
+        """Go on with a run that was killed or interrupted, or on which a person has decided.
+
+        What is finished is taken from the ledger and not asked again; a model call that was open is
+        made anew, as another attempt; a tool call that was open waits for a person, unless its tool
+        is idempotent. Task, policy, seed and sandbox are the run's own; a task or policy that is
+        given must be the same. Budgets count what was spent before.
+
+        Raises :class:`RunOverError` for a run that has come to its end, and
+        :class:`SecateurError`, in one line, for one that cannot go on.
+        """
+        parts = Parts(self, policy, engine, ledger, 0, sandbox, observe)
+        async with parts.session() as session:
+            session.task = task
+            return await self._invoke(session, {"run": run})
+
+    def graph(
+        self,
+        *,
+        policy: Policy | str | Path | None = None,
+        engine: Engine | str | None = None,
+        ledger: Ledger | str | Path | None = None,
+        seed: int = 0,
+        sandbox: Path | None = None,
+        checkpointer: Any = None,
+    ) -> "CompiledStateGraph[Any, Any, Any, Any]":
+        """The agent as a compiled LangGraph graph: ``{"task": …}`` in, ``result``, ``status`` and
+        ``run`` out.
+
+        One invocation may have settings of its own:
+        ``config={"configurable": {"secateur": {"seed": 7, "policy": "strict"}}}``. See
+        ``docs/langgraph.md``.
+        """
+        from .graph import compile_graph
+
+        parts = Parts(self, policy, engine, ledger, seed, sandbox, kept={})
+        return compile_graph(
+            self,
+            lambda configurable: parts.configured(configurable).session(),
+            lambda configurable: parts.configured(configurable).open_ledger(),
+            checkpointer,
+        )
+
+    async def _invoke(self, session: Session, given: dict[str, Any]) -> RunResult:
+        # LangGraph takes most of a second to import; only runs need it, audits do not.
+        from langgraph.checkpoint.memory import InMemorySaver
+
+        from .graph import compile_graph
+
+        shell = compile_graph(
+            self,
+            lambda _: nullcontext(session),
+            lambda _: nullcontext(session.ledger),
+            InMemorySaver(),
+        )
+        await shell.ainvoke(given, {"configurable": {"thread_id": "1"}}, durability="sync")
+        return session.result()

@@ -1,14 +1,16 @@
 """All tries at one thought: intent, generation, verdict, and the way back to an accepted prefix."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..agents.machines import Work
-from ..agents.operations import Ask, write_prompt
+from ..agents.operations import Ask
 from ..agents.prompt import Special
 from ..agents.spec import AgentSpec
+from ..agents.template import ask_again, write_prompt
 from ..agents.thought import Scene, Status, Thought, thought_id
 from ..gates.canonical import canonical_json, digest
 from ..gates.control import BAN, Control, forced_ids, tightened
@@ -18,13 +20,16 @@ from ..gates.policy import Policy, Scope
 from ..gates.retry import BackUp, back_up
 from ..gates.verdict import Action, Broken, Judgement, Verdict
 from ..gates.vocabulary import Scheme
-from .decoding import Decoding, Origin
-from .engines.protocol import Engine, RequestError
+from .decoding import Decoding
+from .engines.asking import check_length
+from .engines.protocol import Engine, EngineError, RequestError
 from .ledger.events import ModelIntent, Retry, Switch, ThoughtRecord
 from .logs import get_logger
+from .recall import Recall
 from .recording import Recording, reason, record
 from .scheduler import Halt
 from .steering import Steering
+from .trail import Origin, Trail
 
 __all__ = ["Attempts"]
 
@@ -33,11 +38,14 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """One try: what it begins with, and what came of it."""
+    """One try: what it begins with, and what it is known by."""
 
     id: str
     seed: int
     attempt: int
+    """How many came before, those included that were lost with their process."""
+    retries: int
+    """How many of them the gate sent back."""
     origin: Origin
     bounds: Mapping[str, Control]
     """Upper bounds on the controls, from the tries before and from regrowing."""
@@ -54,33 +62,59 @@ class Attempts:
     seed: int
     recording: Recording
 
+    @property
+    def recall(self) -> Recall:
+        """What a resumed run has behind it."""
+        return self.recording.recall
+
     async def ask(self, work: Work, operation: Ask) -> Sequence[Thought]:
         """Every try at this piece of work, the one that counts last."""
-        scene = self.recording.scene(work.parents)
+        parents = work.parents if work.mends is None else work.parents[:-1]
+        scene = self.recording.scene(parents)
         try:
-            if operation.unless is not None and operation.unless(scene):
+            if work.mends is None and operation.unless is not None and operation.unless(scene):
                 return work.parents
-            pieces = write_prompt(operation.prompt, scene)
-            bos = self.engine.info.bos
-            prompt = tuple(self.engine.encode([Special(bos), *pieces] if bos else pieces))
+            prompt = self._prompt(work, operation, scene)
         except Exception as error:
-            return [await self.recording.failed(work, reason(error))]
+            if work.index > 0 and work.mends is None:
+                return []  # it would fail as its first sibling does, which says why
+            why, again = reason(error), work.mends is not None
+            return [await self.recording.failed(work, why, hopeless=not again)]
         bounds = self._banned() if work.banned else {}
         controls = tightened(self.policy.controls(self.context), bounds)
         forced = tuple(forced_ids(controls, self.engine.info.vocabulary))
         origin = Origin(prompt, controls, forced={0: forced} if forced else {})
         tries: list[Thought] = []
+        attempt = 0
         while True:
-            now = self._try(work, operation, origin, len(tries), bounds)
-            thought, back = await self._perform(work, operation, scene, now)
+            now = self._try(work, operation, origin, attempt, len(tries), bounds)
+            while self.recall.lost(now.id):
+                attempt += 1
+                now = self._try(work, operation, origin, attempt, len(tries), bounds)
+            if now.id in self.recall:
+                thought, trail = await self._remembered(work, operation, now)
+            else:
+                thought, trail = await self._perform(work, operation, scene, now)
             tries.append(thought)
-            if back is None or not self.recording.spending.admits_retry():
+            if trail is None or not await self._may_retry(thought):
                 return tries
-            again, decoding = back
+            again = self._way_back(thought, trail)
             bounds = tightened(bounds, again.controls)
-            origin = decoding.kept(again.token, bounds)
-            following = self._try(work, operation, origin, len(tries), bounds)
-            tries[-1] = await self._go_back(thought, again, decoding, following)
+            origin = trail.kept(again.token, bounds)
+            attempt += 1
+            following = self._try(work, operation, origin, attempt, len(tries), bounds)
+            tries[-1] = await self._go_back(thought, again, trail, following)
+
+    def _prompt(self, work: Work, operation: Ask, scene: Scene) -> tuple[int, ...]:
+        """Token ids of what is asked. Raises what a user's function raises, and
+        :class:`RequestError` where it can never fit."""
+        pieces = write_prompt(operation.prompt, scene)
+        if work.mends is not None:
+            pieces = ask_again(pieces, work.mends)
+        info = self.engine.info
+        prompt = tuple(self.engine.encode([Special(info.bos), *pieces] if info.bos else pieces))
+        check_length(info, len(prompt), (operation.sampling or self.agent.sampling).max_tokens)
+        return prompt
 
     def _banned(self) -> Mapping[str, Control]:
         tags = self.engine.info.vocabulary.vocabulary.tags
@@ -92,6 +126,7 @@ class Attempts:
         operation: Ask,
         origin: Origin,
         attempt: int,
+        retries: int,
         bounds: Mapping[str, Control],
     ) -> _Try:
         id = thought_id(
@@ -104,27 +139,27 @@ class Attempts:
             attempt=attempt,
             index=work.index,
         )
-        return _Try(id, int(digest([self.seed, id])[:15], 16), attempt, origin, bounds)
+        seed = int(digest([self.seed, id])[:15], 16)
+        return _Try(id, seed, attempt, retries, origin, bounds)
 
     async def _perform(
         self, work: Work, operation: Ask, scene: Scene, now: _Try
-    ) -> tuple[Thought, tuple[BackUp, Decoding] | None]:
-        """One try: intent, generation, posterior, verdict, record; and the way back, if any."""
+    ) -> tuple[Thought, Trail | None]:
+        """One try: intent, generation, posterior, verdict, record; and, where it is to be tried
+        again, what it left behind."""
         recording, sampling = self.recording, operation.sampling or self.agent.sampling
         thought = recording.made(work, id=now.id, attempt=now.attempt)
-        await recording.log.intend(
-            ModelIntent(
-                thought=now.id,
-                operation=operation.name,
-                parents=thought.parents,
-                prompt_ids=now.origin.ids,
-                prompt_text=self.engine.decode(now.origin.ids),
-                sampling=sampling,
-                controls=now.origin.controls,
-                seed=now.seed,
-                attempt=now.attempt,
-                accepted=len(now.origin.tokens),
-            )
+        intent = ModelIntent(
+            thought=now.id,
+            operation=operation.name,
+            parents=thought.parents,
+            prompt_ids=now.origin.ids,
+            prompt_text=self.engine.decode(now.origin.ids),
+            sampling=sampling,
+            controls=now.origin.controls,
+            seed=now.seed,
+            attempt=now.attempt,
+            accepted=len(now.origin.tokens),
         )
         began = time.monotonic()
         decoding = Decoding(
@@ -134,19 +169,28 @@ class Attempts:
             scene,
             sampling,
             now.origin,
-            now.attempt,
+            now.retries,
             steering=self._steering(operation, now.bounds),
             seed=lambda token: self._seed_at(now, token),
             switched=lambda switch: self._switched(thought, switch),
         )
-        back: BackUp | None = None
+        limit = asyncio.timeout(operation.timeout)
         try:
-            await decoding.run()
-            evidence, judgement, scope = await self._judge(operation, decoding, now.attempt)
-            if isinstance(judgement, Verdict) and judgement.action is Action.RESAMPLE:
-                back = self._way_back(judgement, decoding)
+            await recording.log.intend(intent)
+        except asyncio.CancelledError as stop:
+            await self._stopped(work, thought, now, decoding, stop)
+            raise
+        try:
+            async with limit:
+                await decoding.run()
+                evidence, judgement, scope = await self._judge(operation, decoding, now.retries)
+        except asyncio.CancelledError as stop:
+            await self._stopped(work, thought, now, decoding, stop)
+            raise
         except Exception as error:  # whatever an engine or a gate raises fails this branch alone
-            return await self._failed(work, thought, decoding, error), None
+            late = EngineError(f"the model gave no answer within {operation.timeout} s")
+            fault = late if limit.expired() else error
+            return await self._failed(work, thought, now, decoding, fault), None
         thought = replace(
             self._written(thought, decoding),
             judgement=judgement,
@@ -154,28 +198,49 @@ class Attempts:
             status=_status(judgement),
             reason=judgement.reason if isinstance(judgement, Broken) else None,
         )
-        if operation.parse is not None and thought.lives:
+        if operation.parse is not None and thought.status in (Status.KEPT, Status.ESCALATED):
             thought = _parsed(thought, operation.parse)
-        await recording.log.judge(
-            replace(
-                self._record(thought, work, decoding),
-                evidence=evidence,
-                latency_s=time.monotonic() - began,
-                scope=scope,
-            )
+        judged = replace(
+            self._record(thought, work, now, decoding),
+            evidence=evidence,
+            latency_s=time.monotonic() - began,
+            scope=scope,
         )
+        try:
+            await recording.log.judge(judged)
+        except asyncio.CancelledError as stop:
+            if stop.args:
+                await recording.drop([recording.remember(thought)], str(stop.args[0]))
+            raise
         _log.info(
             "thought judged", thought=now.id, operation=operation.name, action=judgement.action
         )
-        recording.remember(thought)
-        if judgement.action is Action.ESCALATE:
-            await recording.log.escalate(now.id, "a rule asks for a person")
-        if judgement.action is Action.HALT:
+        thought = await self._settled(thought)
+        return thought, decoding.trail if _resampled(judgement) else None
+
+    async def _remembered(
+        self, work: Work, operation: Ask, now: _Try
+    ) -> tuple[Thought, Trail | None]:
+        """The same for a try that the ledger has."""
+        made = self.recording.made(work, id=now.id, attempt=now.attempt)
+        thought = self.recall.thought(made)
+        _log.info("thought recalled", thought=now.id, operation=operation.name)
+        thought = await self._settled(thought)
+        if not _resampled(thought.judgement):
+            return thought, None
+        return thought, self.recall.trail(thought.id, now.origin, self.engine.info.vocabulary)
+
+    async def _settled(self, thought: Thought) -> Thought:
+        """Act on the verdict of a thought that is recorded."""
+        self.recording.remember(thought)
+        if thought.status is Status.ESCALATED:
+            await self.recording.log.escalate(thought.id, "a rule asks for a person")
+        if thought.judgement is not None and thought.judgement.action is Action.HALT:
             raise Halt(thought)
-        return thought, None if back is None else (back, decoding)
+        return thought
 
     async def _judge(
-        self, operation: Ask, decoding: Decoding, attempt: int
+        self, operation: Ask, decoding: Decoding, retries: int
     ) -> tuple[Evidence, Judgement, Scope]:
         """Evidence and verdict of a try, and the scope it was judged in."""
         if decoding.judgement is not None:
@@ -194,7 +259,7 @@ class Attempts:
             self.engine.info.vocabulary,
             context=self.context,
             scope=scope,
-            attempt=attempt,
+            attempt=retries,
         )
         if broken_off and judgement.action.keeps:
             raise RuntimeError("what was broken off passes the gate")
@@ -219,21 +284,35 @@ class Attempts:
 
     # Going back
 
-    def _way_back(self, verdict: Verdict, decoding: Decoding) -> BackUp:
+    async def _may_retry(self, thought: Thought) -> bool:
+        """Whether there is a budget for another try; where there is none, that is recorded, since
+        it depends on what else is in flight."""
+        if self.recall.backed_up(thought.id):
+            return True
+        if self.recall.declined(thought.id):
+            return False
+        if self.recording.spending.admits_retry():
+            return True
+        await self.recording.log.note("declined", {"for": "want of a budget"}, thought.id)
+        return False
+
+    def _way_back(self, thought: Thought, trail: Trail) -> BackUp:
+        verdict = thought.judgement
+        assert isinstance(verdict, Verdict)
         return back_up(
             verdict,
             self.policy,
             self.context,
             self.engine.info.vocabulary,
-            [token.id for token in decoding.tokens],
-            [token.text for token in decoding.tokens],
+            [token.id for token in trail.tokens],
+            [token.text for token in trail.tokens],
         )
 
     async def _go_back(
-        self, thought: Thought, again: BackUp, decoding: Decoding, following: _Try
+        self, thought: Thought, again: BackUp, trail: Trail, following: _Try
     ) -> Thought:
         """Record that a try gives way to another one, before that is asked for."""
-        dropped = decoding.tokens[again.token :]
+        dropped = trail.tokens[again.token :]
         retry = Retry(
             thought=thought.id,
             attempt=thought.attempt,
@@ -253,7 +332,7 @@ class Attempts:
     # What is written down
 
     async def _failed(
-        self, work: Work, thought: Thought, decoding: Decoding, error: Exception
+        self, work: Work, thought: Thought, now: _Try, decoding: Decoding, error: Exception
     ) -> Thought:
         _log.warning("model call failed", thought=thought.id, reason=reason(error))
         failed = replace(
@@ -262,8 +341,24 @@ class Attempts:
             reason=reason(error),
             hopeless=isinstance(error, RequestError),
         )
-        await self.recording.log.judge(self._record(failed, work, decoding))
+        await self.recording.log.judge(self._record(failed, work, now, decoding))
         return self.recording.remember(failed)
+
+    async def _stopped(
+        self,
+        work: Work,
+        thought: Thought,
+        now: _Try,
+        decoding: Decoding,
+        stop: asyncio.CancelledError,
+    ) -> None:
+        """Record what was written when nobody wanted it any more, with the tokens it took. Where
+        the run itself was interrupted no reason is given, and the call stays open."""
+        if stop.args:
+            why = str(stop.args[0])
+            written = replace(self._written(thought, decoding), status=Status.DROPPED, reason=why)
+            await self.recording.log.judge(self._record(written, work, now, decoding))
+            self.recording.remember(written)
 
     def _written(self, thought: Thought, decoding: Decoding) -> Thought:
         return replace(
@@ -273,13 +368,18 @@ class Attempts:
             spent_after=decoding.spent_after,
         )
 
-    def _record(self, thought: Thought, work: Work, decoding: Decoding) -> ThoughtRecord:
+    def _record(self, thought: Thought, work: Work, now: _Try, decoding: Decoding) -> ThoughtRecord:
         # Unstripped, as the evidence's offsets count.
         return replace(
             record(thought, work.index),
             text=decoding.text,
-            accepted=len(decoding.origin.tokens),
+            accepted=len(now.origin.tokens),
+            retries=now.retries,
         )
+
+
+def _resampled(judgement: Judgement | None) -> bool:
+    return isinstance(judgement, Verdict) and judgement.action is Action.RESAMPLE
 
 
 def _status(judgement: Judgement) -> Status:

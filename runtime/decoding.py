@@ -3,44 +3,25 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ..agents.prompt import Sampling
 from ..agents.steering import Progress
 from ..agents.thought import Scene
-from ..gates.control import ALLOW, Control, forced_ids, tightened
-from ..gates.evidence import Evidence, SentenceScore
+from ..gates.control import Control
+from ..gates.evidence import Evidence
 from ..gates.gate import StreamGate
 from ..gates.policy import Policy
 from ..gates.sentences import SentenceStarts
 from ..gates.verdict import Judgement
 from .engines.protocol import Engine, EngineError, Request, Token
 from .ledger.events import Switch
-from .posterior import finished_sentences, interleaved, weigh_sentences
+from .posterior import finished_sentences, weigh_sentences
 from .seam import Seam
 from .steering import Steering, UnlockError
+from .trail import Origin, Trail
 
-__all__ = ["Decoding", "Origin"]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a try begins with: nothing, or the accepted prefix of the try before."""
-
-    prompt: tuple[int, ...]
-    """The thought's own prompt, without anything that was written."""
-    controls: Mapping[str, Control]
-    """In force for the first token to come."""
-    tokens: tuple[Token, ...] = ()
-    forced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """Tokens that a ``force`` control wrote, by the number of the token they stand before."""
-    sentences: tuple[SentenceScore, ...] = ()
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """What the model is asked: the prompt and the tokens that stay, and nothing else."""
-        written = [token.id for token in self.tokens]
-        return (*self.prompt, *interleaved(written, self.forced))
+__all__ = ["Decoding"]
 
 
 class Decoding:
@@ -64,9 +45,7 @@ class Decoding:
         the model is asked with other controls."""
         vocabulary = engine.info.vocabulary
         self.origin = origin
-        self.tokens: list[Token] = list(origin.tokens)
-        self.sentences: list[SentenceScore] = list(origin.sentences)
-        self.controls = origin.controls
+        self.trail = Trail(origin)
         self.spent_after = 0
         """Tokens that the engine generated, or had on the way, beyond those that were read."""
         self.fault: str | None = None
@@ -83,17 +62,20 @@ class Decoding:
         self._steering = steering
         self._seed = seed
         self._switched = switched
-        self._forced = dict(origin.forced)
-        self._in_force: list[tuple[int, Mapping[str, Control]]] = [(0, origin.controls)]
         self._asked = len(self.tokens) if self.tokens or attempt else -1
         """At how many tokens the steering function was asked last; a retry asks no place again."""
-        self._weighed_to = max((s.end for s in self.sentences), default=0)
+        self._weighed_to = max((s.end for s in origin.sentences), default=0)
         self._weighs = policy.weighs(context)
         self._starts = SentenceStarts(set(vocabulary.ids.values()))
         self._gate = StreamGate(policy, vocabulary, context=context, attempt=attempt)
         for token in self.tokens:
             self._starts.step(token.id, token.text)
             self.judgement = self._gate.feed(token)
+
+    @property
+    def tokens(self) -> list[Token]:
+        """All that is written, what it took over included."""
+        return self.trail.tokens
 
     @property
     def text(self) -> str:
@@ -109,7 +91,7 @@ class Decoding:
         """What was read: of the tokens it took over and of its own, as one."""
         found = self._gate.evidence()
         if self.convicted:
-            found = found.with_sentences(tuple(self.sentences))
+            found = found.with_sentences(tuple(self.trail.sentences))
         return found if self.fault is None else replace(found, fault=self.fault)
 
     async def weighed(self) -> Evidence:
@@ -121,18 +103,7 @@ class Decoding:
         if not self._weighs:
             return evidence
         await self._weigh(finished=True)
-        return evidence.with_sentences(tuple(self.sentences))
-
-    def kept(self, token: int, bounds: Mapping[str, Control]) -> Origin:
-        """What a retry begins with: so many tokens, and the controls of there, tightened."""
-        there = next(found for at, found in reversed(self._in_force) if at <= token)
-        return Origin(
-            prompt=self.origin.prompt,
-            controls=tightened(there, bounds),
-            tokens=tuple(self.tokens[:token]),
-            forced={at: ids for at, ids in self._forced.items() if at <= token},
-            sentences=tuple(s for s in self.sentences if s.end <= token),
-        )
+        return evidence.with_sentences(tuple(self.trail.sentences))
 
     async def run(self) -> None:
         """Generate until the model ends, or something stops it.
@@ -151,11 +122,11 @@ class Decoding:
         """Read one stream; whether there is more to read, under other controls."""
         already = len(self.tokens)
         request = Request(
-            self._ids,
+            self.trail.ids,
             replace(self._sampling, max_tokens=self._sampling.max_tokens - already),
             self._seed(already),
             # What they force stands in the prompt, so that asking again does not write it twice.
-            {tag: c for tag, c in self.controls.items() if c.kind != "force"},
+            {tag: c for tag, c in self.trail.controls.items() if c.kind != "force"},
         )
         seam = Seam(self._engine, self.tokens, self._sampling.stop)
         change: Mapping[str, Control] | None = None
@@ -188,11 +159,6 @@ class Decoding:
             raise EngineError("the stream broke off before the model ended; run the task again")
         return False
 
-    @property
-    def _ids(self) -> tuple[int, ...]:
-        written = [token.id for token in self.tokens]
-        return (*self.origin.prompt, *interleaved(written, self._forced))
-
     # The gate
 
     async def _stops(self, token: Token) -> bool:
@@ -219,9 +185,9 @@ class Decoding:
             self._gate.evidence(),
             texts,
             [(since + start, since + end, complete) for start, end, complete in ranges],
-            self._forced,
+            self.trail.forced,
         )
-        self.sentences += found
+        self.trail.sentences += found
         self._weighed_to = since + ranges[-1][1]
         self.convicted = not finished and any(map(self._gate.convicts, found))
 
@@ -266,7 +232,7 @@ class Decoding:
                 tag: {reading.value: score.value for reading, score in scores.items()}
                 for tag, scores in self._gate.readings().items()
             },
-            controls=dict(self.controls),
+            controls=dict(self.trail.controls),
             attempt=self._attempt,
             evidence=self._gate.evidence(),
         )
@@ -277,15 +243,6 @@ class Decoding:
             return None
 
     async def _switch(self, after: Mapping[str, Control], beyond: int) -> None:
-        at, before = len(self.tokens), self.controls
-        newly = {
-            tag: control
-            for tag, control in after.items()
-            if control.kind == "force" and before.get(tag, ALLOW).kind != "force"
-        }
-        forced = forced_ids(newly, self._engine.info.vocabulary)
-        if forced:
-            self._forced[at] = (*self._forced.get(at, ()), *forced)
-        self.controls = after
-        self._in_force.append((at, after))
-        await self._switched(Switch(at, before, after, self._ids, self._seed(at), beyond))
+        at, before = len(self.tokens), self.trail.controls
+        self.trail.switch(at, after, self._engine.info.vocabulary)
+        await self._switched(Switch(at, before, after, self.trail.ids, self._seed(at), beyond))

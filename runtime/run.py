@@ -1,16 +1,12 @@
-"""One agent on one task: LangGraph owns the run's life, the scheduler grows its graph of thoughts.
-
-The run is a LangGraph ``StateGraph``: admit -> grow -> review -> deliver. Its state carries the
-run's id and a cursor only; the text lives in the ledger.
-"""
+"""One agent on one task: from the ledger's first event of the run to its last, and on from there."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
@@ -19,32 +15,26 @@ from ..agents.thought import Status, Thought, thought_id
 from ..agents.tool import Workspace
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
+from .acting import Acting
 from .attempts import Attempts
+from .budgets import Spending
 from .engines.protocol import Engine
+from .fingerprint import fingerprint
+from .history import History, has_run
 from .ledger.events import RunStart, RunStatus
 from .ledger.ledger import Ledger, new_run_id
+from .ledger.runlog import RunLog
 from .logs import get_logger
 from .performer import Performer
+from .recall import Recall, RecallingLog
 from .recording import Recording
-from .scheduler import Halt, Spending, grow
+from .resuming import check_resumable, lay_out_again, read_run
+from .scheduler import Halt, grow
+from .settings import Settings
 
-if TYPE_CHECKING:
-    from langgraph.graph.state import CompiledStateGraph
-
-__all__ = ["RunResult", "Session", "perform_run"]
+__all__ = ["RunResult", "Session"]
 
 _log = get_logger(__name__)
-
-
-class RunState(TypedDict, total=False):
-    """What LangGraph keeps of a run."""
-
-    run: str
-    cursor: int
-    """Thoughts recorded so far."""
-    status: str
-    waiting: list[str]
-    """Thoughts that wait for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +56,22 @@ class RunResult:
     thoughts: tuple[Thought, ...]
     """Every thought of the run, in the order in which they were made."""
     seconds: float
+    """Of this process; what a resumed run took before is not counted."""
     workspace: Path
     reason: str | None = None
     """Why the run did not end with ``done``, in one line."""
+    truths: Mapping[str, bool | float | str] = field(default_factory=dict)
+    """What ``ground_truth`` says of thoughts, by id; in words where it could not be told."""
 
     @property
     def pruned(self) -> tuple[Thought, ...]:
         """The thoughts that the gate cut."""
         return tuple(t for t in self.thoughts if t.status is Status.PRUNED)
+
+    @property
+    def waiting(self) -> tuple[Thought, ...]:
+        """The thoughts on which a person has to decide."""
+        return tuple(t for t in self.thoughts if t.status is Status.ESCALATED)
 
     @property
     def tokens(self) -> int:
@@ -88,84 +86,197 @@ class RunResult:
 
 @dataclass(slots=True)
 class Session:
-    """The live objects of one run, and the four nodes of its LangGraph shell."""
+    """The live objects of one run, from its start, or from where the ledger left it, to its end."""
 
     agent: AgentSpec
-    task: str
-    policy: Policy
     engine: Engine
     ledger: Ledger
-    seed: int
-    sandbox: Path | None
-    observe: Callable[[Thought], None]
+    chosen: Policy | str | Path | None = None
+    """The policy, as it was given. None: the run's own where it is resumed, else the agent's."""
+    seed: int = 0
+    sandbox: Path | None = None
+    observe: Callable[[Thought], None] = lambda thought: None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Where the agent and the model came from, as the command line names them."""
+    task: str | None = None
+    policy: Policy | None = None
     run: str = field(default_factory=new_run_id)
     status: RunStatus = RunStatus.DONE
     reason: str | None = None
     context: str | None = None
     kept: tuple[Thought, ...] = ()
     answer: str | None = None
-    value: Any = None
-    performer: Performer | None = None
+    began: float = field(default_factory=time.monotonic)
+    _value: Any = None
+    _history: History = field(default_factory=History)
+    _performer: Performer | None = None
 
-    def graph(self) -> "CompiledStateGraph[RunState, Any, Any, Any]":
-        """The run as a compiled LangGraph graph."""
-        # LangGraph takes most of a second to import; only runs need it, audits do not.
-        from langgraph.checkpoint.memory import InMemorySaver
-        from langgraph.graph import END, START, StateGraph
+    async def perform(self, task: str | None) -> None:
+        """Run to the end, or to where a person has to decide: a new run where there is a task, else
+        the one that the ledger has.
 
-        shell = StateGraph(RunState)
-        shell.add_node("admit", self.admit)
-        shell.add_node("grow", self.grow)
-        shell.add_node("review", self.review)
-        shell.add_node("deliver", self.deliver)
-        shell.add_edge(START, "admit")
-        shell.add_edge("admit", "grow")
-        shell.add_edge("grow", "review")
-        shell.add_edge("review", "deliver")
-        shell.add_edge("deliver", END)
-        return shell.compile(checkpointer=InMemorySaver())
-
-    @property
-    def admitted(self) -> Performer:
-        """What performs the run's work, from ``admit`` on."""
-        if self.performer is None:
-            raise RuntimeError("the run is not admitted yet")
-        return self.performer
+        Raises :class:`SecateurError` for what a user can mend; the ledger then says ``failed``, or
+        ``cancelled`` where the run was interrupted.
+        """
+        with bound_contextvars(run=self.run, agent=self.agent.name):
+            try:
+                if task is None:
+                    await self._reopen()
+                else:
+                    await self._start(task)
+                await self._grow()
+                self._deliver()
+                await self._finish()
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+                    self.status, self.reason = RunStatus.CANCELLED, "interrupted"
+                else:
+                    self.status = RunStatus.FAILED
+                    self.reason = str(error) or type(error).__name__
+                await self._finish_if_possible()
+                raise
+            _log.info("run ended", status=self.status.value)
 
     @property
     def folder(self) -> Path:
         """Where the run's tools act."""
         return self.sandbox or Path("sandbox") / self.run
 
-    async def admit(self, state: RunState) -> RunState:
-        """Read the task, lay out the folder, and tell the ledger what is about to run."""
-        self.read_task()
-        workspace = Workspace(self.folder.absolute())
-        if self.agent.acts:
-            try:
-                workspace.path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise TaskError(
-                    f"{workspace.path}: {error.strerror}; give --sandbox a folder to act in"
-                ) from None
-        log = await self.ledger.start(
-            RunStart(
-                run=self.run,
-                agent=self.agent.name,
-                task=self.task,
-                context=self.context,
-                seed=self.seed,
-                policy=self.policy,
-                engine=self.engine.info,
-                options={"budget": _budget(self.agent), "sampling": _sampling(self.agent)},
+    @property
+    def waiting(self) -> list[str]:
+        """Thoughts on which a person has to decide."""
+        return [t.id for t in self.thoughts if t.status is Status.ESCALATED]
+
+    @property
+    def thoughts(self) -> tuple[Thought, ...]:
+        """All that were made, in order."""
+        if self._performer is None:
+            return ()
+        return tuple(self._performer.recording.thoughts.values())
+
+    @property
+    def _live(self) -> Performer:
+        if self._performer is None:
+            raise RuntimeError("the run is not open yet")
+        return self._performer
+
+    def result(self) -> RunResult:
+        """What came of it."""
+        assert self.policy is not None
+        assert self.task is not None
+        return RunResult(
+            run_id=self.run,
+            agent=self.agent.name,
+            task=self.task,
+            policy=self.policy.name,
+            context=self.context,
+            status=self.status,
+            answer=self.answer,
+            best=self.kept[0] if self.kept else None,
+            kept=self.kept,
+            thoughts=self.thoughts,
+            seconds=time.monotonic() - self.began,
+            workspace=self.folder,
+            reason=self.reason,
+            truths={} if self._performer is None else self._live.recording.truths,
+        )
+
+    # Beginning, or beginning again
+
+    async def _start(self, task: str) -> None:
+        """Read the task, tell the ledger what is about to run, and lay out the folder."""
+        self.task = task
+        self._read_task()
+        self.policy = self._choose(self.chosen or Settings().policy or self.agent.policy)
+        fresh = not self.folder.exists() or not any(self.folder.iterdir())
+        self._make_folder()
+        _log.info("run started", seed=self.seed)
+        log = await self.ledger.start(self._describe(fresh))
+        self._open(log)
+        self._prepare()
+        await self._place_root()
+
+    async def _reopen(self) -> None:
+        """Go on from the ledger. Raises :class:`ResumeError` where that cannot be."""
+        log = await self.ledger.reopen(self.run)
+        history = self._history = await read_run(self.ledger, self.run)
+        chosen = None if self.chosen is None else self._choose(self.chosen)
+        check_resumable(history, self.agent, self.task, chosen)
+        self.task, self.policy = history.task, history.policy
+        self.seed = history.started["seed"]
+        options = history.started["options"]
+        self.sandbox = self.sandbox or Path(options["sandbox"])
+        self._read_task()
+        if self.context != history.started["context"]:
+            raise TaskError(
+                f"agent {self.agent.name!r} reads the task of run {self.run} otherwise than it did "
+                f"({self.context}, not {history.started['context']}): resume it with that agent"
             )
+        self._make_folder()
+        start = self._describe(options["fresh"])
+        killed = history.ended is None
+        why = "its process was killed" if killed else f"it had ended as {history.ended}"
+        await log.resumed(start, why)
+        _log.info("run resumed", events=history.events, thoughts=len(history.thoughts))
+        for thought, attempt in history.intended.items():
+            history.abandoned.add(thought)
+            await log.abandon(thought, attempt, why)
+        self._open(log)
+        if not any(thought.kind == "task" for thought in history.thoughts.values()):
+            if options["fresh"] and self.agent.prepare is not None:
+                lay_out_again(self.folder)
+            self._prepare()
+        await self._place_root()
+
+    def _choose(self, policy: Policy | str | Path) -> Policy:
+        vocabulary = self.engine.info.vocabulary.vocabulary
+        if not isinstance(policy, Policy):
+            policy = Policy.load(policy, vocabulary)
+        policy.check(vocabulary)
+        return policy
+
+    async def recorded(self) -> History | None:
+        """What the ledger holds of the run, if it holds it."""
+        if not await self.ledger.ask(lambda connection: has_run(connection, self.run)):
+            return None
+        return await read_run(self.ledger, self.run)
+
+    def _describe(self, fresh: bool) -> RunStart:
+        assert self.policy is not None
+        assert self.task is not None
+        options = {
+            "budget": _plain(self.agent.budget, _BUDGET),
+            "sampling": _plain(self.agent.sampling, ("temperature", "top_p")),
+            "plan": fingerprint(self.agent),
+            "sandbox": str(self.folder.absolute()),
+            "fresh": fresh,
+            "origin": dict(self.origin),
+        }
+        return RunStart(
+            run=self.run,
+            agent=self.agent.name,
+            task=self.task,
+            context=self.context,
+            seed=self.seed,
+            policy=self.policy,
+            engine=self.engine.info,
+            options=options,
+        )
+
+    def _open(self, log: RunLog) -> None:
+        assert self.policy is not None
+        assert self.task is not None
+        history = self._history
+        spending = Spending(
+            self.agent.budget, self.agent.sampling, time.monotonic() - history.seconds
         )
         recording = Recording(
-            log=log,
-            spending=Spending(self.agent.budget, self.agent.sampling),
+            log=RecallingLog(log, history) if history.events else log,
+            spending=spending,
             task=self.task,
             observe=self.observe,
             thoughts={},
+            recall=Recall(history),
         )
         attempts = Attempts(
             agent=self.agent,
@@ -175,37 +286,52 @@ class Session:
             seed=self.seed,
             recording=recording,
         )
-        self.performer = Performer(attempts, recording, workspace)
-        if self.agent.prepare is not None:
-            with _blaming(self.agent, "prepare="):
-                self.agent.prepare(workspace, self.task, self.seed)
-        id = thought_id("task", (), prompt=[self.task, self.seed], model=self.engine.info.model)
-        root = Thought(id=id, operation="task", kind="task", text=self.task, value=self.value)
-        await recording.place(root, 0)
-        return {"run": self.run, "cursor": 1}
+        acting = Acting(recording, Workspace(self.folder.absolute()))
+        self._performer = Performer(attempts, recording, acting)
 
-    def read_task(self) -> None:
+    def _read_task(self) -> None:
         """Let the agent read the user's text. Raises :class:`TaskError`."""
-        if not self.task.strip():
-            raise TaskError(f"the task is empty: say what {self.agent.name!r} shall do")
-        try:
-            with _blaming(self.agent, "read=", but=ValueError):
-                reading = self.agent.read(self.task)
-        except ValueError as error:
-            raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
-        self.value, self.context = reading.value, reading.context
+        self._value, self.context = read_task(self.agent, self.task or "")
 
-    async def grow(self, state: RunState) -> RunState:
+    def _make_folder(self) -> None:
+        if not self.agent.acts:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TaskError(
+                f"{self.folder}: {error.strerror}; give --sandbox a folder to act in"
+            ) from None
+
+    def _prepare(self) -> None:
+        if self.agent.prepare is not None:
+            with blaming(self.agent, "prepare="):
+                self.agent.prepare(Workspace(self.folder.absolute()), self.task or "", self.seed)
+
+    async def _place_root(self) -> None:
+        model = self._history.started.get("model", self.engine.info.model)
+        id = thought_id("task", (), prompt=[self.task, self.seed], model=model)
+        root = Thought(
+            id=id, operation="task", kind="task", text=self.task or "", value=self._value
+        )
+        await self._live.recording.place(root, 0)
+
+    # Growing, and the end
+
+    async def _grow(self) -> None:
         """Grow the graph of thoughts with the ready-queue scheduler."""
-        performer, recording = self.admitted, self.admitted.recording
+        assert self.policy is not None
+        recording = self._live.recording
         root, *_ = recording.thoughts.values()
         try:
             grown = await grow(
                 self.agent.plan,
                 root,
-                performer.perform,
+                self._live.perform,
                 recording.spending,
                 regrow=self.policy.regrow == "ban",
+                seed=self.seed,
+                journal=recording,
             )
             self.kept = grown.kept
             if grown.ended is not None:
@@ -215,89 +341,51 @@ class Session:
         except Halt as halt:
             self.status = RunStatus.HALTED
             self.reason = f"thought {halt.thought.id} reached a rule whose action is halt"
-        thoughts = recording.thoughts
-        waiting = [t.id for t in thoughts.values() if t.status is Status.ESCALATED]
         if self.status is RunStatus.DONE and not self.kept:
-            self.status = RunStatus.ESCALATED if waiting else RunStatus.EMPTY
-            self.reason = _why_empty(tuple(thoughts.values()), waiting)
-        return {"cursor": len(thoughts), "status": self.status.value, "waiting": waiting}
+            self.status = RunStatus.ESCALATED if self.waiting else RunStatus.EMPTY
+            self.reason = _why_empty(self.thoughts, self.waiting)
 
-    async def review(self, state: RunState) -> RunState:
-        """Stop for a person where the run cannot end without one. Nothing else happens here: an
-        interrupted node runs again from its top."""
-        from langgraph.types import interrupt
+    def _deliver(self) -> None:
+        """Put the result in words."""
+        if not self.kept:
+            return
+        best = self.kept[0]
+        answer = best.text
+        if self.agent.answer is not None:
+            with blaming(self.agent, "answer="):
+                answer = self.agent.answer(self._live.recording.scene((best,)))
+        if not isinstance(answer, str):
+            given = type(answer).__name__
+            raise TaskError(f"agent {self.agent.name!r}: answer= gave {given}; return a str")
+        self.answer = answer
 
-        if state.get("status") == RunStatus.ESCALATED:
-            interrupt({"run": state.get("run"), "waiting": state.get("waiting", [])})
-        return {}
-
-    async def deliver(self, state: RunState) -> RunState:
-        """Close the run in the ledger with its result."""
-        if self.kept:
-            best = self.kept[0]
-            scene = self.admitted.recording.scene((best,))
-            answer = best.text
-            if self.agent.answer is not None:
-                with _blaming(self.agent, "answer="):
-                    answer = self.agent.answer(scene)
-            if not isinstance(answer, str):
-                given = type(answer).__name__
-                raise TaskError(f"agent {self.agent.name!r}: answer= gave {given}; return a str")
-            self.answer = answer
-        await self.finish()
-        return {"status": self.status.value}
-
-    async def finish(self) -> None:
+    async def _finish(self) -> None:
         """Write the run's last event."""
-        if self.performer is not None:
-            await self.performer.recording.log.finish(self.status, self.answer or self.reason)
+        if self._performer is not None:
+            await self._performer.recording.log.finish(self.status, self.answer or self.reason)
 
-
-async def perform_run(session: Session) -> RunResult:
-    """Run a session to its end, or to the point where a person has to decide.
-
-    Raises :class:`SecateurError` for what a user can mend; the ledger then says ``failed``,
-    or ``cancelled`` where the run was interrupted.
-    """
-    began = time.monotonic()
-    with bound_contextvars(run=session.run, agent=session.agent.name):
-        _log.info("run started", policy=session.policy.name, seed=session.seed)
+    async def _finish_if_possible(self) -> None:
+        """The error that ended the run is what the caller must see, even if the ledger is gone."""
         try:
-            final = await session.graph().ainvoke(
-                {}, {"configurable": {"thread_id": session.run}}, durability="sync"
-            )
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
-                session.status, session.reason = RunStatus.CANCELLED, "interrupted"
-            else:
-                session.status = RunStatus.FAILED
-                session.reason = str(error) or type(error).__name__
-            await _finish_if_possible(session)
-            raise
-        if "__interrupt__" in final:
-            await session.finish()
-        _log.info("run ended", status=session.status.value)
-    performer = session.performer
-    thoughts = () if performer is None else tuple(performer.recording.thoughts.values())
-    return RunResult(
-        run_id=session.run,
-        agent=session.agent.name,
-        task=session.task,
-        policy=session.policy.name,
-        context=session.context,
-        status=session.status,
-        answer=session.answer,
-        best=session.kept[0] if session.kept else None,
-        kept=session.kept,
-        thoughts=thoughts,
-        seconds=time.monotonic() - began,
-        workspace=session.folder,
-        reason=session.reason,
-    )
+            await self._finish()
+        except Exception as error:
+            _log.error("the ledger could not record the end of the run", reason=str(error))
+
+
+def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
+    """Value and policy context that an agent reads in a user's text. Raises :class:`TaskError`."""
+    if not task.strip():
+        raise TaskError(f"the task is empty: say what {agent.name!r} shall do")
+    try:
+        with blaming(agent, "read=", but=ValueError):
+            reading = agent.read(task)
+    except ValueError as error:
+        raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
+    return reading.value, reading.context
 
 
 @contextmanager
-def _blaming(
+def blaming(
     agent: AgentSpec, function: str, but: type[Exception] = SecateurError
 ) -> Iterator[None]:
     """Say in one line which of the agent's own functions raised; ``but`` passes as it is."""
@@ -308,14 +396,6 @@ def _blaming(
     except Exception as error:
         said = " ".join(f"{type(error).__name__}: {error}".split())
         raise TaskError(f"agent {agent.name!r}: {function} raised {said}") from error
-
-
-async def _finish_if_possible(session: Session) -> None:
-    """The error that ended the run is what the caller must see, also when the ledger is gone."""
-    try:
-        await session.finish()
-    except Exception as error:
-        _log.error("the ledger could not record the end of the run", reason=str(error))
 
 
 def _why_empty(thoughts: tuple[Thought, ...], waiting: list[str]) -> str:
@@ -330,11 +410,8 @@ def _why_empty(thoughts: tuple[Thought, ...], waiting: list[str]) -> str:
     return f"no branch survived: {pruned} pruned" if pruned else "the plan gave no thought"
 
 
-def _budget(agent: AgentSpec) -> dict[str, Any]:
-    budget = agent.budget
-    return {name: getattr(budget, name) for name in ("tokens", "thoughts", "seconds", "in_flight")}
+_BUDGET = ("tokens", "thoughts", "seconds", "in_flight", "depth", "breadth")
 
 
-def _sampling(agent: AgentSpec) -> dict[str, Any]:
-    sampling = agent.sampling
-    return {"temperature": sampling.temperature, "top_p": sampling.top_p}
+def _plain(values: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(values, name) for name in names}

@@ -183,6 +183,8 @@ class ThoughtRecord:
     index: int
     """Which child of its parents this is, from 0."""
     status: Status
+    siblings: int = 0
+    """How many a function made at once, this one included; 0 where each is made by itself."""
     attempt: int = 0
     """How many tries there were before, calls that were lost with their process included."""
     retries: int = 0

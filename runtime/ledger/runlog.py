@@ -335,6 +335,7 @@ class RunLog:
             "kind": thought.kind,
             "depth": thought.depth,
             "index": thought.index,
+            "siblings": thought.siblings,
             "status": thought.status.value,
             "scope": thought.scope,
             "score": score,

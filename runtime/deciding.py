@@ -1,0 +1,136 @@
+"""What waits for a person, and what a person decides on it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..agents.thought import Status
+from ..gates.errors import SecateurError
+from .ledger import tables
+from .ledger.events import About, EventKind, ToolOutcome
+from .ledger.ledger import Ledger
+
+__all__ = ["DecisionError", "Waiting", "decide", "waiting"]
+
+
+class DecisionError(SecateurError):
+    """A decision on what does not wait for one, or one that leaves out what must be said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One thought that waits for a person."""
+
+    run: str
+    thought: str
+    agent: str
+    about: About
+    """``verdict``: a rule asks for a person. ``tool``: nobody knows whether a call was made."""
+    at: str
+    operation: str
+    tag: str | None
+    reading: str | None
+    score: float | None
+    threshold: float | None
+    tool: str | None
+    reason: str | None
+    text: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+
+def waiting(connection: Connection, run: str | None = None) -> list[Waiting]:
+    """All that waits for a person, oldest first; of one run, or of all."""
+    row = tables.thought.c
+    query = sa.select(tables.thought).where(row.status == Status.ESCALATED.value)
+    if run is not None:
+        query = query.where(row.run_id == run)
+    return [
+        Waiting(
+            run=found["run_id"],
+            thought=found["id"],
+            agent=found["agent"],
+            about="tool" if found["action"] is None else "verdict",
+            at=found["at"],
+            operation=found["operation"],
+            tag=found["tag"],
+            reading=found["reading"],
+            score=found["reached"],
+            threshold=found["threshold"],
+            tool=found["acted"],
+            reason=found["reason"],
+            text=found["text"],
+        )
+        for found in connection.execute(query.order_by(row.at, row.id)).mappings()
+    ]
+
+
+async def decide(
+    ledger: Ledger,
+    thought: str,
+    *,
+    approve: bool,
+    by: str,
+    reason: str,
+    outcome: ToolOutcome | None = None,
+    run: str | None = None,
+) -> Waiting:
+    """Write down what a person decided on a thought that waits, named by its id or its start.
+
+    The run goes on when it is resumed: below an approved thought, and without a refused one.
+    Raises :class:`DecisionError` where the thought does not wait, the run still goes on, or
+    something is left unsaid.
+    """
+    found = await ledger.ask(lambda connection: _named(connection, thought, run))
+    if not reason.strip():
+        raise DecisionError("a decision needs a reason: say in one line why")
+    if found.about == "verdict" and outcome is not None:
+        raise DecisionError(
+            f"thought {found.thought} waits for its verdict: an outcome belongs to a tool call "
+            "whose end is unknown"
+        )
+    if found.about == "tool" and approve and outcome is None:
+        raise DecisionError(
+            f"nobody knows whether {found.tool} was run: look, and say --outcome done or --outcome "
+            '"not done"'
+        )
+    ended = await ledger.ask(lambda connection: _ended(connection, found.run))
+    if not ended:
+        raise DecisionError(
+            f"run {found.run} has not ended: it still goes on, or was killed; then resume it first "
+            f"with `secateur run --resume {found.run}`"
+        )
+    log = await ledger.reopen(found.run)
+    await log.decide(
+        found.thought, approve=approve, by=by, reason=reason, about=found.about, outcome=outcome
+    )
+    return found
+
+
+def _named(connection: Connection, start: str, run: str | None) -> Waiting:
+    start = start.strip().lower()
+    every = waiting(connection)
+    found = [w for w in every if w.thought == start] or [
+        w for w in every if start and w.thought.startswith(start)
+    ]
+    found = [w for w in found if run is None or w.run.startswith(run)]
+    if not found:
+        raise DecisionError(
+            f"no thought that waits starts with {start!r}: `secateur audit waiting` lists them"
+        )
+    if len(found) > 1:
+        names = ", ".join(f"{w.thought} of run {w.run}" for w in found[:3])
+        raise DecisionError(f"several thoughts start with {start!r} ({names}): write more")
+    return found[0]
+
+
+def _ended(connection: Connection, run: str) -> bool:
+    table = tables.event.c
+    kinds = (EventKind.RUN_FINISHED.value, EventKind.RESUMED.value)
+    query = sa.select(table.kind).where(table.run_id == run, table.kind.in_(kinds))
+    last = connection.execute(query.order_by(table.seq.desc()).limit(1)).scalar()
+    return last == EventKind.RUN_FINISHED
