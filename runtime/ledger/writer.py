@@ -10,15 +10,19 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from ..logs import get_logger
 from . import tables
 from .connect import explain, place
 from .derive import Change
 from .doors import Door, Rows, door
 from .errors import LedgerError
+from .passages import index_some
 
 __all__ = ["Append", "Lane", "Writer"]
+
+_log = get_logger(__name__)
 
 _BATCH: Final = 512
 """Most appends in one transaction: enough for the disk, few enough to wait for."""
@@ -26,6 +30,15 @@ _BATCH: Final = 512
 _MOST_APPENDS: Final = 4096
 _MOST_BYTES: Final = 64 << 20
 """What may wait to be written; beyond either, whoever appends waits first."""
+
+_FURTHEST_BEHIND: Final = 20_000
+"""Events by which the full-text index may lag while there is no idle moment."""
+
+_CLOSING_S: Final = 1.0
+"""How long a writer that is closed goes on indexing."""
+
+_INDEXING: Final = 0x5EC47E1
+"""PostgreSQL's advisory lock for who indexes."""
 
 _SHARE: Final = 0.2
 """Of the newest measurement in a running mean."""
@@ -103,6 +116,8 @@ class Writer:
         self._round_s = 0.0
         """How long that takes, and what a commit takes: running means."""
         self._commit_s = 0.0
+        self._behind = 1
+        """Events that the full-text index may still have to take, at a guess."""
         self._room: list[asyncio.Future[None]] = []
         self._untold: list[Lane] = []
         # A daemon: what was awaited is durable, and a crash must not wait for a broken disk.
@@ -173,23 +188,36 @@ class Writer:
                 lane.check()
 
     def _work(self) -> None:
-        while batch := self._take():
+        while True:
+            batch = self._take()
+            if not batch:
+                if self._closed:
+                    break
+                self._index()
+                continue
             self._settle(batch)
             with self._state:
                 self._in_flight = 0
                 rooms, self._room = self._room, []
             self._wake(batch, rooms)
+            self._behind += len(batch)
+            if self._behind > _FURTHEST_BEHIND:
+                self._index()
+        until = time.monotonic() + _CLOSING_S
+        while self._behind and time.monotonic() < until:
+            self._index()
         if self._door is not None:
             self._door.close()
 
     def _take(self) -> list[Append]:
-        """All that waits, as soon as somebody waits for it; nothing when closed."""
+        """All that waits, as soon as somebody waits for it; nothing when closed or idle."""
         with self._state:
             while not self._hurry and not self._closed:
+                lies = bool(self._queue)
                 self._asleep = True
-                timely = self._state.wait(_LINGER_S if self._queue else None)
+                timely = self._state.wait(_LINGER_S if lies or self._behind else None)
                 self._asleep = False
-                if not timely and self._queue:
+                if not timely:
                     break
             # Who was just woken will soon be back. Where a commit takes longer than their round,
             # it pays to take them along; where not, they had better work while this one is made.
@@ -202,6 +230,25 @@ class Writer:
             self._hurry = self._hurry and bool(self._queue)
             self._in_flight = len(batch)
             return batch
+
+    def _index(self) -> None:
+        """Bring the full-text index a little nearer to what was committed."""
+        try:
+            with self._engine.begin() as connection:
+                if (
+                    connection.dialect.name == "postgresql"
+                    and not connection.execute(
+                        sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _INDEXING}
+                    ).scalar()
+                ):
+                    indexed = 0  # another process is at it
+                else:
+                    indexed = index_some(connection)
+        except DBAPIError as error:
+            # Searches read what is not indexed by themselves; the next events try again.
+            _log.warning("full text not indexed", why=explain(error, place(self.url)))
+            indexed = 0
+        self._behind = max(1, self._behind - indexed) if indexed else 0
 
     def _settle(self, batch: Sequence[Append]) -> None:
         """Make the batch durable; where that fails, stop the lanes concerned."""
