@@ -1,72 +1,19 @@
-"""What waits for a person, and what a person decides on it."""
-
-from dataclasses import asdict, dataclass
-from typing import Any
+"""What a person decides on a thought that waits."""
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..agents.thought import Status
 from ..gates.errors import SecateurError
 from .ledger import tables
-from .ledger.events import About, EventKind, ToolOutcome
+from .ledger.events import EventKind, ToolOutcome
 from .ledger.ledger import Ledger
+from .ledger.waiting import Waiting, waiting
 
-__all__ = ["DecisionError", "Waiting", "decide", "waiting"]
+__all__ = ["DecisionError", "decide"]
 
 
 class DecisionError(SecateurError):
     """A decision on what does not wait for one, or one that leaves out what must be said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """One thought that waits for a person."""
-
-    run: str
-    thought: str
-    agent: str
-    about: About
-    """``verdict``: a rule asks for a person. ``tool``: nobody knows whether a call was made."""
-    at: str
-    operation: str
-    tag: str | None
-    reading: str | None
-    score: float | None
-    threshold: float | None
-    tool: str | None
-    reason: str | None
-    text: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        return asdict(self)
-
-
-def waiting(connection: Connection, run: str | None = None) -> list[Waiting]:
-    """All that waits for a person, oldest first; of one run, or of all."""
-    row = tables.thought.c
-    query = sa.select(tables.thought).where(row.status == Status.ESCALATED.value)
-    if run is not None:
-        query = query.where(row.run_id == run)
-    return [
-        Waiting(
-            run=found["run_id"],
-            thought=found["id"],
-            agent=found["agent"],
-            about="tool" if found["action"] is None else "verdict",
-            at=found["at"],
-            operation=found["operation"],
-            tag=found["tag"],
-            reading=found["reading"],
-            score=found["reached"],
-            threshold=found["threshold"],
-            tool=found["acted"],
-            reason=found["reason"],
-            text=found["text"],
-        )
-        for found in connection.execute(query.order_by(row.at, row.id)).mappings()
-    ]
 
 
 async def decide(

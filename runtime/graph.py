@@ -1,8 +1,8 @@
 """An agent as a compiled LangGraph graph: admit -> grow -> review -> deliver.
 
 LangGraph owns the run's life: interrupts for people, streaming, drawing, embedding. Its state
-carries the task, the run's id and a cursor; what was thought lies in the ledger, from which ``grow``
-goes on when it is run again from its top.
+carries the task, the run's id and a cursor. What was thought lies in the ledger, from which
+``grow`` goes on when it is run again from its top.
 """
 
 from collections.abc import Callable, Mapping

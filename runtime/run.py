@@ -1,4 +1,4 @@
-"""One agent on one task: from the ledger's first event of the run to its last, and on from there."""
+"""One agent on one task: from the first event of the run to its last, and on from there."""
 
 import asyncio
 import time

@@ -12,16 +12,18 @@ import sqlalchemy as sa
 from breaking.forking import fork, in_child, wait
 
 from secateur import AuditLog, Ledger, LocalEngine
-from secateur.runtime.deciding import decide, waiting
+from secateur.runtime.deciding import decide
 from secateur.runtime.engines.checkpoint import Checkpoint
 from secateur.runtime.history import History, read_history
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import RunStatus
+from secateur.runtime.ledger.waiting import waiting
 
 from .cases import Case
 from .points import Point, Points
 
 __all__ = ["Campaign", "Fault", "Kill", "Tally", "warm"]
+
 
 def warm() -> None:
     """Import and compute in the parent what every child would."""
@@ -188,7 +190,9 @@ class Campaign:
         made = [id for id in unknown if history.decisions[id].outcome == "done"]
         answered = sum(call.text is not None for call in self.calls(history))
         if ended.effects != answered + len(made):
-            raise Fault(f"{ended.effects} effects of {answered} answered and {len(made)} found done")
+            raise Fault(
+                f"{ended.effects} effects of {answered} answered and {len(made)} found done"
+            )
         if ended.effects != whole.effects and not history.abandoned:
             raise Fault(f"{ended.effects} effects, uninterrupted {whole.effects}")
         seen["effects, each happened once"] += ended.effects
@@ -276,5 +280,7 @@ class _Closing:
 def _difference(whole: dict[str, tuple[Any, ...]], other: dict[str, tuple[Any, ...]]) -> str:
     lacking = [whole[id] for id in whole.keys() - other.keys()]
     new = [other[id] for id in other.keys() - whole.keys()]
-    changed = [(whole[id], other[id]) for id in whole.keys() & other.keys() if whole[id] != other[id]]
+    changed = [
+        (whole[id], other[id]) for id in whole.keys() & other.keys() if whole[id] != other[id]
+    ]
     return f"lacking {lacking}, new {new}, changed {changed}"

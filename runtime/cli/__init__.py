@@ -8,7 +8,7 @@ from typer.exceptions import TyperException
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
 from ..logs import show_logs
-from . import audit, db, engine, integrity, judging, models, pictures, policy, run, taking
+from . import audit, db, decide, engine, integrity, judging, models, pictures, policy, run, taking
 
 __all__ = ["app", "main"]
 
@@ -25,6 +25,7 @@ audit.app.add_typer(integrity.app)
 audit.app.add_typer(pictures.app)
 audit.app.add_typer(judging.app)
 audit.app.add_typer(taking.app)
+audit.app.add_typer(decide.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(pretrain_app, name="pretrain")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +19,11 @@ from ...gates.policy import Policy
 from ..agent import Agent
 from ..engines.opening import open_engine
 from ..engines.protocol import Engine
+from ..ledger.audit import AuditLog
 from ..ledger.errors import LedgerError
 from ..ledger.events import RunStatus
 from ..ledger.ledger import Ledger
+from ..resuming import ResumeError, RunOverError
 from ..run import RunResult
 from ..settings import Settings
 from .tree import render_tree, shortened
@@ -52,8 +54,9 @@ class _Refused:
 
 def run(
     agent: Annotated[
-        str, typer.Argument(help="A built-in agent (opsdesk, sort) or path/to/file.py:name.")
-    ],
+        str | None,
+        typer.Argument(help="A built-in agent (opsdesk, sort) or path/to/file.py:name."),
+    ] = None,
     task: Annotated[str | None, typer.Argument(help="The task in plain words.")] = None,
     tasks: Annotated[
         Path | None,
@@ -70,12 +73,21 @@ def run(
         str | None, typer.Option(help="A shipped model's name, or a checkpoint folder.")
     ] = None,
     db: Annotated[str | None, typer.Option(help="The ledger: a path or a database URL.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same graph.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same graph.", show_default="0")
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens that the run may generate.")
     ] = None,
     sandbox: Annotated[
         Path | None, typer.Option(help="The folder the tools act in; default sandbox/RUN.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with this run (the start of its id), killed, interrupted or decided on.",
+        ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object a run.")] = False,
 ) -> None:
@@ -83,27 +95,104 @@ def run(
 
     Example: secateur run opsdesk "the boss is angry. restart web and confirm it is up."
     """
+    if resume is not None:
+        if tasks is not None or seed is not None:
+            raise typer.BadParameter("--resume goes on with one run: its task and seed are its own")
+        _resume(
+            _Resumed(resume, agent, task, policy, engine, model, db, max_tokens, sandbox, json_)
+        )
+        return
+    if agent is None:
+        raise typer.BadParameter("name an AGENT, or a run to --resume")
+    seed = seed or 0
     if (task is None) == (tasks is None):
         raise typer.BadParameter("give either a TASK or --tasks FILE.jsonl")
     if tasks is not None and sandbox is not None:
         raise typer.BadParameter("--sandbox is for one task; tasks of a file get a folder each")
-    runnable = Agent.of(load_agent(agent))
-    if max_tokens is not None:
-        budget = replace(runnable.budget, tokens=max_tokens)
-        runnable = Agent.of(replace(runnable, budget=budget))
+    runnable = _load(agent, max_tokens)
     wanted = [_Task(task, seed)] if task is not None else _read_tasks(tasks or Path(), seed)
     settings = Settings()
-    live = open_engine(engine or settings.engine, model or settings.model)
+    origin = {
+        "agent": _findable(agent),
+        "engine": engine or settings.engine,
+        "model": _findable(model or settings.model),
+    }
+    live = open_engine(origin["engine"], model or settings.model)
     chosen = policy or settings.policy or runnable.policy
     if not isinstance(chosen, Policy):
         chosen = Policy.load(chosen, live.info.vocabulary.vocabulary)
-    run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_)
+    run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_, origin)
+    _wait_for(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+
+
+def _wait_for(runs: Coroutine[Any, Any, bool]) -> None:
+    """Exit code 1 where a run failed."""
     try:
-        failed = asyncio.run(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+        failed = asyncio.run(runs)
     except KeyboardInterrupt:
         raise typer.Abort("interrupted; the ledger has what happened so far") from None
     if failed:
         raise typer.Exit(1)
+
+
+def _load(agent: str, max_tokens: int | None) -> Agent:
+    runnable = Agent.of(load_agent(agent))
+    if max_tokens is None:
+        return runnable
+    return Agent.of(replace(runnable, budget=replace(runnable.budget, tokens=max_tokens)))
+
+
+def _findable(name: str) -> str:
+    """What names a file or folder, as it is found from anywhere."""
+    path = Path(name)
+    if not (path.suffix or path.parent != Path() or path.is_dir()):
+        return name
+    return str(path.absolute())
+
+
+@dataclass(frozen=True, slots=True)
+class _Resumed:
+    """What ``--resume`` was given, beside the run."""
+
+    run: str
+    agent: str | None
+    task: str | None
+    policy: str | None
+    engine: str | None
+    model: str | None
+    db: str | None
+    max_tokens: int | None
+    sandbox: Path | None
+    json: bool
+
+
+def _resume(given: _Resumed) -> None:
+    """Go on with a run; agent, engine and model are those that it began with, unless named."""
+    settings = Settings()
+    db = given.db or settings.db
+    with AuditLog(db) as audit:
+        found = audit.run(given.run)
+        began = next(iter(audit.events(found.run))).body
+    origin = began["options"].get("origin", {})
+    agent = given.agent or origin.get("agent")
+    if agent is None:
+        raise ResumeError(
+            f"run {found.run} was started from Python: name its agent (`secateur run FILE.py:NAME "
+            f"--resume {found.run}`), or resume it there"
+        )
+    runnable = _load(agent, given.max_tokens)
+    engine = given.engine or origin.get("engine") or settings.engine
+    live = open_engine(engine, given.model or origin.get("model") or settings.model)
+    run_them = _Runs(runnable, given.policy, live, db, given.sandbox, given.json, {})
+    try:
+        _wait_for(run_them.again(found.run, given.task))
+    except RunOverError as over:  # nothing failed: whoever resumes what is done finds it done
+        print(json.dumps(found.as_json()) if given.json else over)
+        raise typer.Exit(found.status != RunStatus.DONE) from None
+
+
+_Go = Callable[[Ledger, Callable[[Thought], None]], Awaitable[RunResult]]
+"""Does a run, and tells of every thought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +200,39 @@ class _Runs:
     """What all runs of one command share."""
 
     agent: Agent
-    policy: Policy
+    policy: Policy | str | None
     engine: Engine
     db: str
     sandbox: Path | None
     json: bool
+    origin: Mapping[str, str]
 
     async def one(self, task: _Task) -> bool:
         """Run one task with a live picture; whether it failed."""
+        return await self._shown(lambda ledger, observe: self._run(ledger, task, observe))
+
+    async def again(self, run: str, task: str | None) -> bool:
+        """Go on with a run, with a live picture; whether it failed."""
+        return await self._shown(
+            lambda ledger, observe: self.agent.resume(
+                run,
+                task=task,
+                policy=self.policy,
+                engine=self.engine,
+                ledger=ledger,
+                sandbox=self.sandbox,
+                observe=observe,
+            )
+        )
+
+    async def _shown(self, go: _Go) -> bool:
         try:
             async with Ledger.open(self.db) as ledger:
                 if self.json:
-                    result = await self._run(ledger, task, _quiet)
+                    result = await go(ledger, _quiet)
                     print(json.dumps(outcome(result)))
                 else:
-                    result = await self._watched(ledger, task)
+                    result = await self._watched(ledger, go)
                     _print_result(result)
         finally:
             await self.engine.aclose()
@@ -182,9 +289,10 @@ class _Runs:
             seed=task.seed,
             sandbox=self.sandbox,
             observe=observe,
+            origin=self.origin,
         )
 
-    async def _watched(self, ledger: Ledger, task: _Task) -> RunResult:
+    async def _watched(self, ledger: Ledger, go: _Go) -> RunResult:
         console = Console()
         seen: dict[str, Thought] = {}
         with Live(console=console, refresh_per_second=12, transient=True) as live:
@@ -193,7 +301,7 @@ class _Runs:
                 seen[thought.id] = thought
                 live.update(render_tree(_in_order(seen.values()), self.agent.name))
 
-            return await self._run(ledger, task, observe)
+            return await go(ledger, observe)
 
 
 def outcome(result: RunResult) -> dict[str, Any]:
@@ -211,6 +319,7 @@ def outcome(result: RunResult) -> dict[str, Any]:
         "pruned": len(result.pruned),
         "tokens": result.tokens,
         "spent_after": result.spent_after,
+        "waiting": [thought.id for thought in result.waiting],
         "seconds": round(result.seconds, 3),
         "sandbox": str(result.workspace),
     }
@@ -231,6 +340,8 @@ def _print_result(result: RunResult) -> None:
     if result.reason is not None:
         console.print("[bold]reason[/]  ", end="")
         console.print(result.reason, markup=False, soft_wrap=True)  # it may quote the task
+    if result.waiting:
+        console.print("[dim]decide? secateur audit waiting[/]")
     if result.pruned:
         console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
 

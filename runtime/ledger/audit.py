@@ -33,6 +33,7 @@ from .page import Cursor, Page, one_more, page
 from .readonly import Answer
 from .replay import Replay
 from .rows import EventRow, FoundRow, PrunedRow, RunRow, ThoughtRow
+from .waiting import Waiting, waiting
 
 __all__ = ["AuditLog"]
 
@@ -173,6 +174,11 @@ class AuditLog:
             return page(rows, limit, lambda row: f"{row.at},{row.run},{row.thought}", part)
 
         return part(after)
+
+    def waiting(self, run: str | None = None) -> list[Waiting]:
+        """What a person has to decide on, oldest first."""
+        with self._asking() as connection:
+            return waiting(connection, None if run is None else fetch.run_id(connection, run))
 
     def why(self, thought: str, run: str | None = None) -> Explanation:
         """Everything about the verdict on one thought.
