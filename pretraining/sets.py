@@ -32,7 +32,7 @@ def union_prompt(left: Sequence[int], right: Sequence[int]) -> str:
 def set_document(operation: SetOperation, rng: random.Random, longest: int) -> Document:
     """One document of a set operation, on sets of up to ``longest`` numbers."""
     # Half are short: finding a number in a long row is learnt from finding it in a short one.
-    size = rng.randint(1, min(longest, LARGEST // 2, rng.choice((6, 12, 24, longest))))
+    size = rng.randint(1, min(longest, LARGEST // 2, rng.choice((4, 8, 16, longest))))
     # Sets from twice as many numbers share half of them, so either mark is as likely.
     numbers = range(LARGEST + 1) if rng.random() < 0.5 else range(2 * size)
     numbers = rng.sample(numbers, 2 * size)
