@@ -1,6 +1,7 @@
 """What a model is asked: outside text and our own tokens, kept apart until they are ids."""
 
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Ids", "Piece", "Sampling", "Special", "Text"]
 
@@ -40,3 +41,12 @@ class Sampling:
     max_tokens: int = 64
     stop: tuple[str, ...] = ("\n",)
     """Generation ends with the token that completes one of these; that token is yielded."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data, as thought ids are made of and the ledger records."""
+        return {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+        }

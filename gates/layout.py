@@ -1,6 +1,7 @@
 """How a vocabulary lies in the evidence array: which columns make which tag's probability."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from .reading import READABLE, Reading
@@ -48,8 +49,9 @@ class Layout:
         return any(self.twins)
 
     @classmethod
+    @lru_cache(maxsize=64)
     def of(cls, bound: BoundVocabulary) -> Self:
-        """Compile one bound vocabulary."""
+        """Compile one bound vocabulary; once, since every thought is read by it."""
         columns, tags = bound.vocabulary.columns, bound.vocabulary.tags
         own = {
             tag.name: tuple(

@@ -102,6 +102,8 @@ class Policy(FrozenModel):
     def rules_for(self, context: str | None = None) -> tuple[Rule, ...]:
         """The effective rules in this context; ``Crossing.rule`` counts in this order."""
         added = self._override(context).rules
+        if not added:
+            return self.rules
         replaced = {rule.identity for rule in added}
         return tuple(rule for rule in self.rules if rule.identity not in replaced) + added
 
@@ -117,7 +119,7 @@ class Policy(FrozenModel):
 
     def _override(self, context: str | None) -> ContextOverride:
         found = self.contexts.get(context) if context is not None else None
-        return found or ContextOverride()
+        return found or _NO_OVERRIDE
 
     def broken(self, reason: str) -> Broken:
         """The judgement for a reading that could not be made."""
@@ -128,3 +130,6 @@ class Policy(FrozenModel):
 
     def __hash__(self) -> int:
         return hash(self.digest)
+
+
+_NO_OVERRIDE = ContextOverride()

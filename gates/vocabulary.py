@@ -201,6 +201,9 @@ class BoundVocabulary:
     vocabulary: Vocabulary
     ids: dict[str, int]
 
+    def __hash__(self) -> int:
+        return hash((self.vocabulary.name, len(self.ids)))
+
     @property
     def column_ids(self) -> list[int]:
         """Token ids of the evidence columns, in order; length K."""
