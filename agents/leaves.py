@@ -88,7 +88,8 @@ class Leaf(Machine):
         if isinstance(work.operation, Choose):
             self.start(work.parents)
         else:
-            self.told(work, thoughts)
+            if work.operation is self.operation:
+                self.told(work, thoughts)
             for thought in thoughts:
                 if thought.lives:
                     self.out(thought)

@@ -10,19 +10,41 @@ from hypothesis import strategies as st
 
 from secateur.agents.machines import Growth, Work
 from secateur.agents.errors import PlanError
-from secateur.agents.operations import Ask, KeepBest, KeepValid, Score, Split
+from secateur.agents.joins import at_least
+from secateur.agents.operations import (
+    Apply,
+    Ask,
+    Check,
+    Choose,
+    Expand,
+    Fail,
+    KeepBest,
+    KeepValid,
+    Score,
+    Select,
+    Split,
+)
 from secateur.agents.plan import (
     Plan,
     aggregate,
+    beam,
+    best_first,
     each,
     generate,
+    grade,
+    grow,
+    improve,
     keep_best,
     keep_valid,
+    operation,
     pairwise,
     refine,
     repeat,
     score,
+    select,
+    smc,
     split,
+    vote,
 )
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 
@@ -69,9 +91,32 @@ class Garden:
         match work.operation:
             case Ask(unless=unless) if unless is not None and unless(scene):
                 return work.parents
+            case Ask(kind="grade" | "vote", parse=parse) if parse is not None:
+                answer = str(1 + work.index % 2)
+                try:
+                    value, fate = parse(answer), self.fate(work)
+                except ValueError:
+                    value, fate = None, Status.FAILED
+                return [self._new(work, work.index, answer, fate, value=value)]
             case Ask(name=name):
                 text = name + "(" + ",".join(parent.text for parent in work.parents) + ")"
                 return [self._new(work, work.index, text, self.fate(work))]
+            case Apply(by=by):
+                return [self._new(work, work.index, by(scene), Status.KEPT)]
+            case Check(by=by):
+                said = by(scene)
+                wrong = isinstance(said, str)
+                return [self._new(work, 0, said, Status.KEPT)] if wrong else work.parents
+            case Select(by=by):
+                return list(by(scene))  # pyright: ignore[reportArgumentType]
+            case Choose(dropped=dropped):
+                gone = {thought.id for thought in dropped()}
+                return [thought for thought in work.parents if thought.id not in gone]
+            case Expand(by=by):
+                by(scene)
+                return work.parents
+            case Fail(reason=why):
+                return [self._new(work, work.index, why, Status.FAILED)]
             case Score(by=by):
                 return [replace(work.parents[0], score=by(scene))]
             case KeepBest(n=n, lowest=lowest):
@@ -89,7 +134,13 @@ class Garden:
                 raise AssertionError(other)
 
     def _new(
-        self, work: Work, index: int, text: str, status: Status, path: tuple[int, ...] = ()
+        self,
+        work: Work,
+        index: int,
+        text: str,
+        status: Status,
+        path: tuple[int, ...] = (),
+        value: object = None,
     ) -> Thought:
         parents = tuple(parent.id for parent in work.parents)
         id = thought_id(work.step, parents, index=index, prompt=str(work.banned))
@@ -100,6 +151,7 @@ class Garden:
             parents,
             path or work.path,
             text=text,
+            value=value,
             status=status,
         )
         self.made[id] = thought
@@ -202,6 +254,116 @@ def test_a_round_that_passes_its_thought_through_is_not_repeated_for_ever() -> N
     assert garden.count("pass") == 1
 
 
+# Judging, mending, choosing
+
+
+def test_a_grade_is_the_mean_of_what_the_model_says() -> None:
+    garden = Garden()
+    kept = garden.grow(split(letters) >> grade("how good?", n=4), "ab")
+    assert [(t.text, t.score) for t in kept] == [("a", 1.5), ("b", 1.5)]
+    assert garden.count("grade") == 8
+
+
+def test_a_thought_that_nobody_graded_fails_alone() -> None:
+    def fate(work: Work) -> Status:
+        unlucky = work.operation.name == "grade" and work.parents[0].text == "a"
+        return Status.PRUNED if unlucky else Status.KEPT
+
+    garden = Garden(fate)
+    assert [t.text for t in garden.grow(split(letters) >> grade("", n=2), "ab")] == ["b"]
+    assert "none of 2 grades came" in {t.text for t in garden.made.values()}
+
+
+def test_votes_are_cast_once_all_candidates_are_there_and_counted_as_shares() -> None:
+    kept = Garden().grow(split(letters) >> vote("which of {texts}?", n=3), "abc")
+    assert [(t.text, t.score) for t in kept] == [("a", 2 / 3), ("b", 1 / 3), ("c", 0.0)]
+
+
+def test_what_a_check_finds_fault_with_is_mended_until_it_is_right() -> None:
+    def short(scene: Scene) -> str | None:
+        return "too short" if scene.text.count("fix") < 2 else None
+
+    garden = Garden()
+    kept = garden.grow(improve("{text} is {error}", check=short, rounds=2, name="fix"), "x")
+    assert [t.text for t in kept] == ["fix(fix(x,too short),too short)"]
+    assert [garden.made[id].text for id in kept[0].parents] == ["fix(x,too short)", "too short"]
+
+
+def test_what_is_still_wrong_after_all_rounds_is_dropped() -> None:
+    garden = Garden()
+    plan = split(letters) >> improve("", check=lambda scene: "bad", rounds=2, name="fix")
+    assert garden.grow(plan, "ab") == []
+    assert garden.count("fix") == 4
+
+
+def test_select_keeps_what_the_users_function_chooses() -> None:
+    plan = split(letters) >> select(lambda scene: [t for t in scene.parents if t.text > "b"])
+    assert [t.text for t in Garden().grow(plan, "dabc")] == ["d", "c"]
+
+
+def test_an_operation_of_ones_own_is_a_function() -> None:
+    @operation
+    def shout(scene: Scene) -> str:
+        return scene.text.upper()
+
+    joined = operation(lambda scene: "+".join(t.text for t in scene.parents), join="all")
+    assert [t.text for t in Garden().grow(split(letters) >> shout >> joined, "ab")] == ["A+B"]
+
+
+def test_at_least_k_goes_on_with_all_that_survive_and_fails_with_fewer() -> None:
+    def fate(work: Work) -> Status:
+        return Status.PRUNED if work.parents[0].text in "ab" else Status.KEPT
+
+    for k, texts in ((2, ["join(g(c),g(d))"]), (3, [])):
+        garden = Garden(fate)
+        plan = split(letters) >> generate("", name="g")
+        kept = garden.grow(plan >> aggregate("", name="join", join=at_least(k)), "abcd")
+        assert [t.text for t in kept] == texts
+    failed = [t.text for t in garden.made.values() if t.status is Status.FAILED]
+    assert failed == ["it joins at least 3, and 2 came"]
+
+
+# Growing
+
+
+def test_a_plan_grows_by_a_function_that_sees_results() -> None:
+    def more(scene: Scene) -> Plan | None:
+        if len(scene.parents) > 1:
+            return aggregate("", name="join")
+        if scene.text.count("g") < 2:
+            return generate("", n=2, name="g")
+        return None
+
+    kept = Garden().grow(grow(more, rounds=9), "x")
+    assert [t.text for t in kept] == ["join(g(x),g(x))"]
+
+
+def test_a_plan_that_always_wants_more_ends_after_its_rounds() -> None:
+    garden = Garden()
+    kept = garden.grow(grow(lambda scene: generate("", name="g"), rounds=3), "x")
+    assert [t.text for t in kept] == ["g(g(g(x)))"]
+
+
+def test_what_grows_keeps_apart_from_what_follows() -> None:
+    plan = grow(lambda scene: generate("", name="g"), rounds=1) >> generate("", name="g")
+    garden = Garden()
+    assert [t.text for t in garden.grow(plan, "x")] == ["g(g(x))"]
+    assert len({thought.path for thought in garden.made.values()}) == 3
+
+
+def test_a_function_of_the_plan_that_raises_fails_its_own_branch() -> None:
+    def until(thought: Thought) -> bool:
+        if thought.text == "a":
+            raise KeyError("no such thing")
+        return True
+
+    garden = Garden()
+    plan = split(letters) >> repeat(generate("", name="g"), until=until, at_most=2)
+    assert [t.text for t in garden.grow(plan, "ab")] == ["b"]
+    failed = [t.text for t in garden.made.values() if t.status is Status.FAILED]
+    assert failed == ["until= raised KeyError: 'no such thing'"]
+
+
 # Pruned branches
 
 
@@ -288,7 +450,39 @@ leaves = st.one_of(
     st.just(split(lambda scene: [("l", 0), ("r", 1)], name="halves")),
     st.just(keep_valid(lambda scene: by_place(scene) > 20, name="above 20")),
     st.just(refine("", unless=lambda scene: by_place(scene) > 50, name="fix")),
+    st.just(grade("", n=2)),
+    st.just(vote("", n=2)),
+    st.just(operation(lambda scene: scene.text + "!", name="mark")),
+    st.just(
+        improve("", check=lambda scene: None if by_place(scene) > 40 else "low", name="mend")
+    ),
+    st.just(select(lambda scene: scene.parents[::2], name="every other")),
+    st.just(aggregate("", join=at_least(2), name="two")),
 )
+
+
+def heavy(thought: Thought) -> float:
+    """Any logarithm of a weight that depends on the thought alone; some are a veto."""
+    place = int(thought.id, 16) % 97
+    return -place / 20 if place > 10 else float("-inf")
+
+
+def one_more(scene: Scene) -> Plan | None:
+    return generate("", n=2, name="more") if by_place(scene) > 30 else None
+
+
+def searches(step: st.SearchStrategy[Plan]) -> st.SearchStrategy[Plan]:
+    small = st.integers(1, 3)
+    return st.one_of(
+        st.builds(lambda a, w, d: beam(a, width=w, depth=d, score=by_place), step, small, small),
+        st.builds(
+            lambda a, n, p: best_first(a, expansions=n, parallel=p, keep=2, score=by_place),
+            step,
+            small,
+            small,
+        ),
+        st.builds(lambda a, n, s: smc(a, particles=n, steps=s, weight=heavy), step, small, small),
+    )
 plans = st.recursive(
     leaves,
     lambda inner: st.one_of(
@@ -300,6 +494,8 @@ plans = st.recursive(
             lambda a: repeat(a, until=lambda t: by_place(Scene("", (t,), ())) > 80, at_most=2),
             inner,
         ),
+        searches(inner),
+        st.just(grow(one_more, rounds=2)),
     ),
     max_leaves=5,
 )
@@ -307,6 +503,8 @@ plans = st.recursive(
 
 def by_chance(work: Work) -> Status:
     """A third is pruned and a few fail, as the place in the graph has it."""
+    if isinstance(work.operation, Ask) and work.operation.kind in ("grade", "vote"):
+        return Status.KEPT
     draw = random.Random(f"{work.path} {work.banned}").random()
     return Status.PRUNED if draw < 0.3 else Status.FAILED if draw < 0.4 else Status.KEPT
 
