@@ -321,6 +321,8 @@ def _explained(where: URL) -> Iterator[None]:
 
 def explain(error: Exception, name: str) -> str:
     """What a driver's error means for the ledger called ``name``, with the remedy."""
+    if isinstance(error, LedgerError):
+        return str(error)
     original = error.orig if isinstance(error, DBAPIError) else error
     said = (str(original).strip().splitlines() or [type(error).__name__])[0]
     known = {
@@ -330,6 +332,7 @@ def explain(error: Exception, name: str) -> str:
         "readonly": f"{name} is read-only: give --db a path you may write to",
         "unable to open": f"{name} cannot be opened: see that it exists and may be read, or use "
         "another --db",
+        "lock timeout": f"{name} is locked by another process: end it, or use another --db",
         "locked": f"{name} is locked by another process: end it, or use another --db",
         "full": f"the disk under {name} is full: make room, then run again",
         "No space left": f"the disk under {name} is full: make room, then run again",

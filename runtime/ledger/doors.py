@@ -6,6 +6,7 @@ more than the database does for the row.
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -13,8 +14,9 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import PoolProxiedConnection
 
 from . import tables
+from .errors import LedgerError
 
-__all__ = ["ORDER", "Door", "Rows", "door"]
+__all__ = ["ORDER", "Door", "MovedError", "Rows", "door"]
 
 Rows = dict[sa.Table, list[tuple[Any, ...]]]
 """What one batch adds to each table; a row has the table's columns, in its order."""
@@ -32,11 +34,18 @@ ORDER: Final = (
 """Parents before children, for the foreign keys."""
 
 
+class MovedError(LedgerError):
+    """The ledger's file is not where it was opened any more."""
+
+
 class Door(Protocol):
     """One open connection that a batch goes through."""
 
     def begin(self) -> None:
-        """Start a transaction that will be durable when :meth:`commit` returns."""
+        """Start a transaction that will be durable when :meth:`commit` returns.
+
+        Raises :class:`MovedError` where what is written would be found by nobody.
+        """
         ...
 
     def insert(self, rows: Rows) -> None:
@@ -67,7 +76,17 @@ class Door(Protocol):
 def door(engine: Engine) -> Door:
     """A connection of its own to the database behind ``engine``."""
     connection = engine.raw_connection()
-    return _PostgreSQL(connection) if engine.dialect.name == "postgresql" else _SQLite(connection)
+    if engine.dialect.name == "postgresql":
+        return _PostgreSQL(connection)
+    return _SQLite(connection, Path(str(engine.url.database)).absolute())
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _columns(table: sa.Table) -> str:
@@ -79,7 +98,9 @@ def _marks(table: sa.Table) -> str:
 
 
 class _SQLite:
-    def __init__(self, connection: PoolProxiedConnection) -> None:
+    def __init__(self, connection: PoolProxiedConnection, path: Path) -> None:
+        self._path = path
+        self._file = _identity(path)
         self._connection = connection
         self._cursor: sqlite3.Cursor = connection.cursor()  # pyright: ignore[reportAttributeAccessIssue]
         self._inserts = {
@@ -93,6 +114,9 @@ class _SQLite:
         )
 
     def begin(self) -> None:
+        # SQLite itself goes on writing to a file that was removed, and nobody will read it.
+        if _identity(self._path) != self._file:
+            raise MovedError(f"{self._path} was moved, removed or replaced while it was written")
         # At once for writing: a transaction that reads first could not wait for a lock later.
         self._cursor.execute("BEGIN IMMEDIATE")
 

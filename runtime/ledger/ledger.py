@@ -138,7 +138,7 @@ def _known(connection: Connection, run: str) -> Known:
         bound=end[0]["digests"],
         seq=events,
         head=end[0]["hash"],
-        thoughts=dict(statuses.tuples().all()),
+        thoughts={row.id: row.status for row in statuses},
     )
 
 

@@ -16,7 +16,7 @@ from ..logs import get_logger
 from . import tables
 from .connect import explain, place
 from .derive import Change
-from .doors import Door, Rows, door
+from .doors import Door, MovedError, Rows, door
 from .errors import LedgerError
 from .passages import index_some
 
@@ -40,6 +40,8 @@ _CLOSING_S: Final = 1.0
 _INDEXING: Final = 0x5EC47E1
 """PostgreSQL's advisory lock for who indexes."""
 
+_PREV_HASH: Final = list(tables.event.c.keys()).index("prev_hash")
+
 _SHARE: Final = 0.2
 """Of the newest measurement in a running mean."""
 
@@ -59,6 +61,8 @@ class Lane:
     failure: str | None = None
     told: bool = False
     """Whether somebody has heard of the failure."""
+    door: Door | None = None
+    """The connection through which its end was last seen."""
 
     def check(self) -> None:
         """Raises the :class:`LedgerError` that stopped this lane."""
@@ -276,7 +280,7 @@ class Writer:
     def _trouble(self) -> tuple[type[Exception], ...]:
         """What the driver raises when the database, not a row, is at fault."""
         driver = self._engine.dialect.loaded_dbapi
-        return (driver.OperationalError, OperationalError, OSError)
+        return (driver.OperationalError, OperationalError, MovedError, OSError)
 
     def _stop(self, appends: Iterable[Append], why: str) -> None:
         for append in appends:
@@ -296,15 +300,17 @@ class Writer:
         try:
             opened = self._open()
             opened.begin()
+            _check_ends(opened, appends)
             _insert(opened, appends)
             committing = True
             began = time.perf_counter()
             opened.commit()
             self._commit_s += _SHARE * (time.perf_counter() - began - self._commit_s)
-        except BaseException:
-            if self._undo():
+        except BaseException as error:
+            if isinstance(error, MovedError):
+                self._leave()
                 raise
-            if fresh:
+            if self._undo() or fresh:
                 raise
             # The connection is gone, so the transaction is undone, or it is done and nobody could
             # say so; then the last event is there.
@@ -361,10 +367,14 @@ class Writer:
         try:
             self._door.rollback()
         except Exception:
-            self._door.close()
-            self._door = None
+            self._leave()
             return False
         return True
+
+    def _leave(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
     def _landed(self, append: Append) -> bool:
         found = self._open().first(
@@ -379,6 +389,8 @@ _End = tuple["asyncio.Future[None]", Lane | None]
 
 def _fault(error: Exception, appends: Sequence[Append]) -> str:
     """What is wrong with the rows of one run."""
+    if isinstance(error, LedgerError):
+        return str(error)
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "pk_event" in said or "event is append-only" in said:
         return (
@@ -386,6 +398,22 @@ def _fault(error: Exception, appends: Sequence[Append]) -> str:
             "this run, and one of the two must end"
         )
     return f"the database refuses a row: {said}"
+
+
+def _check_ends(opened: Door, appends: Iterable[Append]) -> None:
+    """See once through each connection that it leads to what was acknowledged before: not to a
+    restored backup, nor to a standby that had not heard of everything."""
+    for append in appends:
+        lane = append.lane
+        if lane.door is not opened and append.seq:
+            query = "SELECT hash FROM event WHERE run_id = ? AND seq = ?"
+            found = opened.first(query, (lane.run, append.seq - 1))
+            if found is None or found[0] != append.event[_PREV_HASH]:
+                raise LedgerError(
+                    f"event {append.seq - 1} of run {lane.run} is not in the database any more: "
+                    "it lost what it had acknowledged, or is another one"
+                )
+        lane.door = opened
 
 
 def _insert(opened: Door, appends: Sequence[Append]) -> None:

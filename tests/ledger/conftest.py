@@ -23,6 +23,7 @@ from secateur.gates.policy import Policy
 from secateur.gates.verdict import Broken
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
 from secateur.runtime.engines.protocol import EngineInfo
+from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
 from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
 
@@ -196,8 +197,8 @@ def postgres(lacking) -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Where a new ledger can be made, in each kind of database."""
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Where a ledger can be made, in each kind of database."""
     if request.param == "sqlite":
         yield str(tmp_path / "x.db")
         return
@@ -205,6 +206,43 @@ def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     name = server.database()
     yield server.url(name)
     server.drop(name)
+
+
+@pytest.fixture(scope="session")
+def new_in_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger without a run."""
+    path = tmp_path_factory.mktemp("new") / "new.db"
+    connect.open_or_create(path).dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_in_postgres(postgres: Postgres) -> str:
+    """The name of a database that is a ledger without a run."""
+    name = postgres.database()
+    connect.open_or_create(postgres.url(name)).dispose()
+    return name
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, new_in_postgres: str) -> Iterator[str]:
+    """A new ledger in PostgreSQL."""
+    name = postgres.database(new_in_postgres)
+    yield postgres.url(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def sqlite_url(new_in_sqlite: Path, tmp_path: Path) -> str:
+    """A new ledger in a file."""
+    return str(shutil.copy(new_in_sqlite, tmp_path / "x.db"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest) -> str:
+    """A new ledger, in each kind of database."""
+    wanted = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    return request.getfixturevalue(wanted)
 
 
 def rows(url: str, sql: str, parameters: tuple = ()) -> list[tuple]:
