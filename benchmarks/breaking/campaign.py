@@ -1,0 +1,141 @@
+"""All kinds of damage on one database, one after the other, each with its count and its time."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from secateur.runtime.engines.checkpoint import Checkpoint
+
+from .clocks import turn_back_clocks
+from .databases import Database, PostgresPlace, SqlitePlace, open_place
+from .disks import fill_disks
+from .forking import wait_long
+from .images import take_images
+from .kills import kill_many
+from .mutations import mutate_everything
+from .races import race
+from .refusals import refuse_everything
+from .servers import kill_servers
+from .tally import Tally
+
+__all__ = ["FULL", "QUICK", "Part", "Sizes", "run_campaign"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of each."""
+
+    kills: int
+    images: int
+    disks: int
+    races: int
+    backends: int
+    servers: int
+    clocks: int
+    every: int
+    """Of all mutations of rows, every so-manieth."""
+
+
+FULL = Sizes(
+    kills=1000, images=40, disks=40, races=200, backends=30, servers=12, clocks=10, every=1
+)
+QUICK = Sizes(kills=24, images=2, disks=5, races=24, backends=2, servers=1, clocks=2, every=40)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kind of damage, done."""
+
+    name: str
+    tally: Tally
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"name": self.name, "seconds": round(self.seconds, 1), **self.tally.to_json()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Part":
+        """What :meth:`to_json` made."""
+        return cls(data["name"], Tally.from_json(data), data["seconds"])
+
+
+def run_campaign(
+    databases: list[Database], sizes: Sizes, checkpoint: Checkpoint, seed: int
+) -> dict[Database, list[Part]]:
+    """Each database in a process of its own, side by side."""
+    with tempfile.TemporaryDirectory(prefix="damage") as name:
+        folder = Path(name)
+        lanes = {
+            database: _lane(database, folder, sizes, checkpoint, seed) for database in databases
+        }
+        for lane in lanes.values():
+            wait_long(lane)
+        return {database: _told(folder / f"{database}.json") for database in databases}
+
+
+def _told(path: Path) -> list[Part]:
+    if not path.exists():
+        lost = Tally(broken=["the campaign itself ended with an error: see above"])
+        return [Part("the campaign", lost, 0.0)]
+    return [Part.from_json(data) for data in json.loads(path.read_text())]
+
+
+def _lane(database: Database, folder: Path, sizes: Sizes, checkpoint: Checkpoint, seed: int) -> int:
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        home = folder / database
+        home.mkdir()
+        parts = _all_parts(database, home, sizes, checkpoint, seed)
+        (folder / f"{database}.json").write_text(json.dumps([part.to_json() for part in parts]))
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _all_parts(
+    database: Database, home: Path, sizes: Sizes, checkpoint: Checkpoint, seed: int
+) -> list[Part]:
+    parts: list[Part] = []
+    with open_place(database, home) as place:
+
+        def part(name: str, damage: Callable[[Path], Tally]) -> None:
+            folder = home / f"part{len(parts)}"
+            folder.mkdir()
+            if isinstance(place, SqlitePlace):
+                place.folder = folder
+            began = time.monotonic()
+            parts.append(Part(name, damage(folder), time.monotonic() - began))
+            broken = len(parts[-1].tally.broken)
+            print(
+                f"{database}: {name}: {parts[-1].seconds:.0f} s, {broken} broken", file=sys.stderr
+            )
+
+        if isinstance(place, PostgresPlace):
+            part(
+                "the server killed",
+                lambda at: kill_servers(place, at, sizes.backends, sizes.servers, seed),
+            )
+        elif isinstance(place, SqlitePlace):
+            part("crash images", lambda at: take_images(place, at, sizes.images, seed))
+        part("kill -9", lambda at: kill_many(place, at, checkpoint, sizes.kills, seed))
+        part("full disks", lambda at: fill_disks(place, at, sizes.disks, seed))
+        part("two writers of one run", lambda at: race(place, at, sizes.races, seed))
+        part("clocks going backwards", lambda at: turn_back_clocks(place, at, sizes.clocks, seed))
+        part("rows changed by an attacker", lambda at: mutate_everything(place, at, sizes.every))
+        part("changes through the front door", lambda at: refuse_everything(place, at))
+    return parts
