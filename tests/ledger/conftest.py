@@ -305,11 +305,9 @@ class Told:
                     connection.execute(f"DROP TRIGGER {name}")
             else:
                 connection.execute("SET session_replication_role = replica")
-                # SQLite's spelling of bytes.
-                spelt = [re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", s) for s in statements]
-                statements = tuple(spelt)
             for statement in statements:
-                assert connection.execute(statement).rowcount, f"{statement} changed nothing"
+                changed = connection.execute(self._spelt(statement)).rowcount
+                assert changed, f"{statement} changed nothing"
 
     def insert(self, table: str, row: tuple) -> None:
         """Add a row, as any program could."""
@@ -320,11 +318,22 @@ class Told:
                 sql = sql.replace("?", "%s")
             connection.execute(sql, row)
 
+    def execute(self, statement: str) -> int:
+        """Run a statement as any program could; how many rows it changed."""
+        with closing(outside(self.url)) as connection:
+            return connection.execute(self._spelt(statement)).rowcount
+
+    def _spelt(self, statement: str) -> str:
+        """With bytes in the database's own spelling; x'00' is SQLite's."""
+        if "://" not in self.url:
+            return statement
+        return re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", statement)
+
     def refuses(self, statement: str) -> str:
         """Why the database refuses a statement; it must."""
         with closing(outside(self.url)) as connection:
             try:
-                connection.execute(statement)
+                connection.execute(self._spelt(statement))
             except Exception as error:
                 return str(error)
         raise AssertionError(f"{statement} was not refused")

@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.audit import AuditLog
@@ -49,19 +46,6 @@ async def test_a_new_file_becomes_a_ledger(tmp_path, make):
         await ledger.start(make.start())
     with AuditLog(tmp_path / "new.db") as audit:
         assert [run.agent for run in audit.runs()] == ["opsdesk"]
-
-
-def test_the_tables_are_what_the_migrations_make(fresh):
-    engine = connect.connect(fresh)
-    with engine.begin() as connection:
-        ours = {"include_name": tables.in_metadata}
-        found = MigrationContext.configure(connection, opts=ours)
-        assert compare_metadata(found, tables.metadata) == []
-    engine.dispose()
-
-
-def test_the_head_is_the_newest_migration():
-    assert ScriptDirectory.from_config(connect.config()).get_current_head() == tables.HEAD
 
 
 def test_a_ledger_goes_down_to_nothing_and_up_again(fresh):
