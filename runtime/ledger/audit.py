@@ -196,7 +196,8 @@ class AuditLog:
         with self._asking() as connection:
             within = fetch.run_id(connection, run)
             id, _ = fetch.runs_with(connection, thought, within)
-            stored = fetch.stored(connection, fetch.thoughts(connection, within, id)[0])
+            found = fetch.thoughts(connection, within, id)[0]
+            stored = fetch.stored(connection, found, fetch.bound(connection, within))
         if stored is None:
             raise LedgerError(f"thought {id} was not judged: it has no evidence to judge again")
         return stored.judge()

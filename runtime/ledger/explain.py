@@ -8,20 +8,21 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ...agents.thought import Status
-from ...gates.policy import Policy
 from ...gates.rule import Rule
 from ...gates.verdict import Verdict
 from . import fetch, tables, tries
 from .chain import as_text, from_text
 from .errors import LedgerError
 from .explanation import DecisionRow, Explanation, TokenRow
-from .replay import Stored, what_would_pass
+from .replay import Bound, Stored, what_would_pass
 from .rows import ThoughtRow
 
 __all__ = ["explain"]
 
 _NEAR = 10
-"""Siblings on either side that are shown at most, of each fate."""
+"""Children on either side that are shown."""
+_MOST = 200
+"""Thoughts that are looked at there: a child may have been tried many times."""
 
 
 def explain(connection: Connection, thought: str, run: str, also_in: Sequence[str]) -> Explanation:
@@ -31,33 +32,37 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     if not found:
         raise LedgerError(fetch.damaged(f"run {run}"))
     judged = found[0]
-    stored = fetch.stored(connection, judged)
+    bound = fetch.bound(connection, run)
+    stored = fetch.stored(connection, judged, bound)
     cause = judged.judgement.cause if isinstance(judged.judgement, Verdict) else None
-    policy = fetch.policy(connection, about.policy_digest)
-    rule = None if cause is None else policy.rules_for(about.context)[cause.rule]
-    siblings, in_all = _siblings(connection, judged)
+    rule = None if cause is None else bound.policy.rules_for(bound.context)[cause.rule]
+    near = _near(connection, judged)
+    alike = [row for row in near if (row.index, row.operation) == (judged.index, judged.operation)]
+    events = tries.events_of(connection, run, [row.id for row in alike])
+    siblings = tuple(row for row in near if row.id != thought)
     return Explanation(
         run=about,
         thought=judged,
-        prompt=fetch.prompt(connection, run, thought),
+        prompt=fetch.prompts(connection, [(run, thought)]).get((run, thought)),
         rule=rule,
-        in_place_of=None if rule is None else _replaced(policy, about.context, rule),
+        in_place_of=None if rule is None else _replaced(bound, rule),
         decisions=tuple(_decisions(connection, judged)),
         tokens=() if stored is None else tuple(_tokens(judged, stored)),
-        siblings=tuple(siblings),
-        siblings_in_all=in_all,
-        tries=tuple(tries.tries(connection, judged)),
-        switches=tuple(tries.switches(connection, judged)),
+        siblings=siblings,
+        siblings_in_all=_siblings(connection, judged),
+        tries=tuple(tries.tries(connection, alike, events)),
+        switches=tuple(tries.switches(events, thought)),
         below=_below(connection, judged),
-        successor=_successor(connection, judged),
+        successor=_successor(connection, judged, siblings),
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
 
 
-def _replaced(policy: Policy, context: str | None, rule: Rule) -> Rule | None:
-    """The policy's own rule that this context put another in place of."""
-    override = policy.contexts.get(context) if context is not None else None
+def _replaced(bound: Bound, rule: Rule) -> Rule | None:
+    """The policy's own rule that the run's context put another in place of."""
+    policy = bound.policy
+    override = policy.contexts.get(bound.context) if bound.context is not None else None
     if override is None or rule not in override.rules:
         return None
     return next((each for each in policy.rules if each.identity == rule.identity), None)
@@ -86,50 +91,48 @@ def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]
     ]
 
 
-def _siblings(connection: Connection, thought: ThoughtRow) -> tuple[list[ThoughtRow], int]:
-    """The nearest children of the same parents, and how many others there are."""
+def _near(connection: Connection, thought: ThoughtRow) -> list[ThoughtRow]:
+    """The children of the same parents on either side, with every try at the same one."""
     row = tables.thought.c
-    place = tries.place(thought.parents)
-    in_all = connection.execute(
-        sa.select(sa.func.count())
-        .select_from(tables.thought)
-        .where(row.run_id == thought.run, place)
-    ).scalar_one()
-    found: dict[str, ThoughtRow] = {}
-    for status in Status:
-        for near in (
-            (row.child >= thought.index, row.child),
-            (row.child < thought.index, row.child.desc()),
-        ):
-            for each in fetch.thought_rows(
-                connection,
-                thought.run,
-                place,
-                row.status == status.value,
-                near[0],
-                row.id != thought.id,
-                limit=_NEAR,
-                by=near[1],
-            ):
-                found[each.id] = each
-    return sorted(found.values(), key=lambda each: (each.index, each.attempt)), in_all - 1
+    found = fetch.thought_rows(
+        connection,
+        thought.run,
+        tries.place(thought.parents),
+        # All there are, so that the index leads to the child.
+        row.status.in_([status.value for status in Status]),
+        row.child.between(thought.index - _NEAR, thought.index + _NEAR),
+        limit=_MOST,
+    )
+    return sorted(found, key=lambda each: (each.index, each.attempt))
 
 
-def _successor(connection: Connection, thought: ThoughtRow) -> ThoughtRow | None:
-    """The sibling that was kept: the first after it, or else one made before."""
+def _siblings(connection: Connection, thought: ThoughtRow) -> int:
+    """How many others came of the same parents."""
+    row = tables.thought.c
+    query = sa.select(sa.func.count()).select_from(tables.thought)
+    query = query.where(row.run_id == thought.run, tries.place(thought.parents))
+    return connection.execute(query).scalar_one() - 1
+
+
+def _successor(
+    connection: Connection, thought: ThoughtRow, near: Sequence[ThoughtRow]
+) -> ThoughtRow | None:
+    """The sibling that was kept: the first made after it, or else one made before."""
     if thought.status is Status.KEPT:
         return None
-    row = tables.thought.c
-    alike = (
-        tries.place(thought.parents),
-        row.status == Status.KEPT.value,
-        row.operation == thought.operation,
-    )
-    later = fetch.thought_rows(
-        connection, thought.run, *alike, row.at > thought.at, limit=1, by=row.child
-    )
-    found = later or fetch.thought_rows(connection, thought.run, *alike, limit=1, by=row.child)
-    return found[0] if found else None
+    kept = [row for row in near if row.status is Status.KEPT and row.operation == thought.operation]
+    if not kept:
+        row = tables.thought.c
+        kept = fetch.thought_rows(
+            connection,
+            thought.run,
+            tries.place(thought.parents),
+            row.status == Status.KEPT.value,
+            row.operation == thought.operation,
+            limit=_NEAR,
+            by=row.child,
+        )
+    return min(kept, key=lambda row: (row.at <= thought.at, row.at), default=None)
 
 
 def _below(connection: Connection, thought: ThoughtRow) -> int:

@@ -21,11 +21,13 @@ from .rows import RunRow, ThoughtRow
 
 __all__ = [
     "bound",
+    "by_index",
     "content",
+    "contents",
     "damaged",
     "each_thought",
     "policy",
-    "prompt",
+    "prompts",
     "run_id",
     "run_rows",
     "runs_with",
@@ -135,21 +137,33 @@ def _run_row(
 
 def _ends(connection: Connection, ids: Sequence[str]) -> dict[str, Any]:
     """The last ``run_finished`` of each run that was not resumed after it."""
-    event = tables.event.c
-    # The kinds are spelt out, so that their partial indexes serve.
-    query = sa.select(event.run_id, event.seq, event.at, event.body, event.blobs).where(
-        sa.text("event.kind = 'run_finished'"), event.run_id.in_(ids)
+    those = sa.bindparam("ids", expanding=True)
+    asked = {"ids": list(ids)}
+    finished = connection.execute(
+        sa.text(
+            f"SELECT run_id, seq, at, body, blobs FROM event {by_index(connection, 'finished')} "
+            "WHERE kind = 'run_finished' AND run_id IN :ids ORDER BY seq"
+        ).bindparams(those),
+        asked,
     )
-    ends = {row.run_id: row for row in connection.execute(query.order_by(event.seq))}
-    if not ends:
-        return {}
-    query = sa.select(event.run_id, event.seq).where(
-        sa.text("event.kind = 'resumed'"), event.run_id.in_(list(ends))
+    ends = {row.run_id: row for row in finished}
+    resumed = connection.execute(
+        sa.text(
+            f"SELECT run_id, seq FROM event {by_index(connection, 'resumed')} "
+            "WHERE kind = 'resumed' AND run_id IN :ids"
+        ).bindparams(those),
+        asked,
     )
-    for row in connection.execute(query):
+    for row in resumed:
         if row.run_id in ends and row.seq > ends[row.run_id].seq:
             del ends[row.run_id]
     return ends
+
+
+def by_index(connection: Connection, kind: str) -> str:
+    """Which index leads to the few events of a kind; without being told, SQLite would walk through
+    all events of a run."""
+    return f"INDEXED BY ix_event_{kind}" if connection.dialect.name == "sqlite" else ""
 
 
 def _counts(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, int, int]]:
@@ -166,8 +180,12 @@ def _counts(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[int, 
 
 def _results(connection: Connection, ends: Mapping[str, Any]) -> dict[str, str]:
     named = {run: from_text(end.blobs).get("result") for run, end in ends.items()}
-    found = {run: content(connection, digest) for run, digest in named.items() if digest}
-    return {run: content.decode() for run, content in found.items() if content is not None}
+    found = contents(connection, [digest for digest in named.values() if digest])
+    return {
+        run: content.decode()
+        for run, digest in named.items()
+        if digest and (content := found[digest]) is not None
+    }
 
 
 def thoughts(connection: Connection, run: str, id: str | None = None) -> list[ThoughtRow]:
@@ -230,6 +248,7 @@ def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
         acted=row["acted"],
         reason=row["reason"],
         at=row["at"],
+        evidence=row["evidence"],
         judgement=None if judgement is None else judgement_from_json(judgement),
     )
 
@@ -254,20 +273,37 @@ def _vocabulary_of(vocabulary: str, token_ids: str) -> BoundVocabulary:
     return BoundVocabulary(Vocabulary.model_validate_json(vocabulary), from_text(token_ids))
 
 
-def prompt(connection: Connection, run: str, thought: str) -> str | None:
-    """What the model was asked for this thought, as text; None where no model was asked, or where
-    it was erased."""
-    table = tables.event.c
-    query = sa.select(table.blobs).where(
-        table.run_id == run,
-        table.thought_id == thought,
-        table.kind == EventKind.MODEL_INTENDED.value,
+def prompts(
+    connection: Connection, thoughts: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], str]:
+    """What the model was asked, as text, by run and thought; nothing for a thought that no model
+    was asked for, or where it was erased."""
+    if not thoughts:
+        return {}
+    event = tables.event.c
+    wanted = (
+        sa.values(sa.column("run", sa.Text), sa.column("thought", sa.Text), name="wanted")
+        .data(list(thoughts))
+        .cte("wanted")
     )
-    named = connection.execute(query.order_by(table.seq.desc()).limit(1)).scalar()
-    if named is None:
-        return None
-    asked = content(connection, from_text(named)["prompt"])
-    return None if asked is None else from_text(asked.decode())["text"]
+    # Sorted here: asked for in order, SQLite would walk through whole runs.
+    query = (
+        sa.select(event.run_id, event.thought_id, event.seq, event.blobs)
+        .select_from(wanted)
+        .join(
+            tables.event,
+            sa.and_(event.run_id == wanted.c.run, event.thought_id == wanted.c.thought),
+        )
+        .where(event.kind == EventKind.MODEL_INTENDED.value)
+    )
+    rows = sorted(connection.execute(query).all(), key=lambda row: row.seq)
+    named = {(row.run_id, row.thought_id): from_text(row.blobs)["prompt"] for row in rows}
+    found = contents(connection, list(named.values()))
+    return {
+        thought: from_text(asked.decode())["text"]
+        for thought, digest in named.items()
+        if (asked := found[digest]) is not None
+    }
 
 
 def bound(connection: Connection, run: str) -> Bound:
@@ -285,23 +321,15 @@ def bound(connection: Connection, run: str) -> Bound:
     )
 
 
-def stored(connection: Connection, thought: ThoughtRow, by: Bound | None = None) -> Stored | None:
+def stored(connection: Connection, thought: ThoughtRow, by: Bound) -> Stored | None:
     """All that a verdict was made from; None for a thought that was not judged on evidence, or
     whose evidence was erased."""
-    table = tables.thought.c
-    query = sa.select(table.evidence).where(table.run_id == thought.run, table.id == thought.id)
-    evidence = connection.execute(query).scalar_one()
-    if evidence is None or thought.judgement is None:
+    if thought.evidence is None or thought.judgement is None:
         return None
-    found = content(connection, evidence)
-    if found is None:
+    evidence = content(connection, thought.evidence)
+    if evidence is None:
         return None
-    return Stored(
-        bound=by or bound(connection, thought.run),
-        evidence=Evidence.from_bytes(found),
-        scope=thought.scope,
-        attempt=thought.retries,
-    )
+    return Stored(by, Evidence.from_bytes(evidence), thought.scope, thought.retries)
 
 
 def damaged(what: str) -> str:
@@ -314,15 +342,24 @@ def content(connection: Connection, digest: str) -> bytes | None:
 
     Raises :class:`LedgerError` where they are missing or changed.
     """
-    table = tables.blob
-    row = connection.execute(sa.select(table).where(table.c.digest == digest)).mappings().first()
-    if row is None:
-        raise LedgerError(f"blob {digest[:12]} is missing: `secateur audit verify` says where")
-    if blob_digest(row["salt"], row["bytes"]) == digest:
-        return row["bytes"]
-    if row["bytes"] or not _erased(connection, digest):
-        raise LedgerError(damaged(f"blob {digest[:12]}"))
-    return None
+    return contents(connection, [digest])[digest]
+
+
+def contents(connection: Connection, digests: Sequence[str]) -> dict[str, bytes | None]:
+    """The same of several blobs, by digest."""
+    blob = tables.blob
+    found: dict[str, bytes | None] = {}
+    if digests:
+        query = sa.select(blob).where(blob.c.digest.in_(digests))
+        for row in connection.execute(query):
+            whole = blob_digest(row.salt, row.bytes) == row.digest
+            if not whole and (row.bytes or not _erased(connection, row.digest)):
+                raise LedgerError(damaged(f"blob {row.digest[:12]}"))
+            found[row.digest] = row.bytes if whole else None
+    for digest in digests:
+        if digest not in found:
+            raise LedgerError(f"blob {digest[:12]} is missing: `secateur audit verify` says where")
+    return found
 
 
 def _erased(connection: Connection, digest: str) -> bool:

@@ -111,7 +111,7 @@ class Narrow:
 
     def of_run(self) -> list[sa.ColumnElement[bool]]:
         """What it asks of a run's row."""
-        run, policy = tables.run.c, tables.policy.c
+        run, policy = tables.run.c, tables.policy.alias("by").c
         wanted = [
             getattr(run, name) == value
             for name in ("agent", "context", "model")
@@ -145,7 +145,8 @@ class Narrow:
             wanted.append(row.at <= self.until)
         bound = Narrow(context=self.context, model=self.model, policy=self.policy).of_run()
         if bound:
-            wanted.append(sa.exists().where(tables.run.c.id == row.run_id, *bound))
+            within = sa.exists().where(tables.run.c.id == row.run_id, *bound)
+            wanted.append(within.correlate(tables.thought))
         if meaning == "decided" or self.reading is None:
             return wanted + self._that_decided()
         return [*wanted, self._that_was_recorded(self.reading)]

@@ -47,7 +47,7 @@ def run_ids(
     if narrow.until is not None:
         wanted.append(run.started_at <= narrow.until)
     if narrow.status is not None:
-        wanted.append(_status(connection.dialect.name) == _run_status(narrow.status))
+        wanted.append(_status(connection) == _run_status(narrow.status))
     if after is not None:
         wanted.append(sa.tuple_(run.started_at, run.id) < sa.tuple_(*after))
     query = sa.select(run.id).where(*wanted).order_by(run.started_at.desc(), run.id.desc())
@@ -188,25 +188,20 @@ def _run_status(given: str) -> str:
     return given if given == _UNFINISHED else one_of(RunStatus, given, "status of a run").value
 
 
-def _status(dialect: str) -> sa.ColumnElement[str]:
+def _status(connection: Connection) -> sa.ColumnElement[str]:
     """The status of the run in the enclosing query, as :func:`.fetch.run_rows` finds it."""
-    end, again = tables.event.alias("e"), tables.event.alias("a")
-    if dialect == "postgresql":
-        said = sa.cast(end.c.body, sa.JSON)["status"].as_string()
+    if connection.dialect.name == "postgresql":
+        said = "e.body::json ->> 'status'"
     else:
-        said = sa.func.json_extract(end.c.body, "$.status", type_=sa.Text)
-    resumed = sa.exists().where(
-        again.c.run_id == end.c.run_id, sa.text("a.kind = 'resumed'"), again.c.seq > end.c.seq
+        said = "json_extract(e.body, '$.status')"
+    by = fetch.by_index(connection, "finished")
+    return sa.literal_column(
+        f"coalesce((SELECT {said} FROM event e {by} WHERE e.run_id = run.id "
+        "AND e.kind = 'run_finished' AND NOT EXISTS (SELECT 1 FROM event a "
+        "WHERE a.run_id = e.run_id AND a.kind = 'resumed' AND a.seq > e.seq) "
+        f"ORDER BY e.seq DESC LIMIT 1), '{_UNFINISHED}')",
+        sa.Text,
     )
-    query = (
-        sa.select(said)
-        .where(end.c.run_id == tables.run.c.id, sa.text("e.kind = 'run_finished'"), ~resumed)
-        .order_by(end.c.seq.desc())
-        .limit(1)
-        .correlate(tables.run)
-        .scalar_subquery()
-    )
-    return sa.func.coalesce(query, _UNFINISHED)
 
 
 def _must_know(connection: Connection, narrow: Narrow) -> None:

@@ -11,16 +11,16 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from . import tables
-from .chain import from_text
 from .errors import LedgerError
 from .events import EventKind
 
@@ -40,6 +40,8 @@ Field = Literal["text", "prompt"]
 
 _EVENTS = 512
 """Events that one call reads at most: some milliseconds, for which an append may have to wait."""
+_MANY = 8192
+"""The same where nobody waits."""
 _LONGEST = 200_000
 """Characters of a text that are indexed; PostgreSQL refuses a tsvector beyond 1 MB."""
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
@@ -53,15 +55,13 @@ _ASCII = str.maketrans(
     {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 )
 _ASKED = re.compile(r'"([^"]*)"|([^\s"]+)')
-_TEXTS = (EventKind.JUDGED.value, EventKind.PLACED.value)
+_TOLD = (EventKind.MODEL_INTENDED.value, EventKind.JUDGED.value, EventKind.PLACED.value)
 
-_INSERT = sa.text(
-    "INSERT INTO passage_words (rowid, text, prompt) VALUES (:number, :text, :prompt)"
-)
-_INSERT_POSTGRESQL = sa.text(
-    "INSERT INTO passage_words (number, words) VALUES (:number, "
-    "setweight(to_tsvector('simple', :text), 'A') || "
-    "setweight(to_tsvector('simple', :prompt), 'B'))"
+_PLACE = "INSERT INTO passage (number, run_id, thought_id) VALUES (?, ?, ?)"
+_INSERT = "INSERT INTO passage_words (rowid, text, prompt) VALUES (?, ?, ?)"
+_INSERT_POSTGRESQL = (
+    "INSERT INTO passage_words (number, words) VALUES (%s, "
+    "setweight(to_tsvector('simple', %s), 'A') || setweight(to_tsvector('simple', %s), 'B'))"
 )
 _FORGET = sa.text(
     "INSERT INTO passage_words (passage_words, rowid, text, prompt) "
@@ -130,15 +130,15 @@ class Words:
         )
 
 
-def index_some(connection: Connection) -> int:
-    """Index the next thoughts; how many events were read, 0 when nothing is left to do.
+def index_some(connection: Connection, limit: int = _EVENTS) -> int:
+    """Index the next thoughts, up to so many events; 0 when nothing is left to do.
 
     For a writer's idle moments, in a transaction of its own of some milliseconds.
     """
     run = connection.execute(_open_runs().limit(1)).first()
     if run is None:
         return 0
-    found, upto = _passages(connection, run.run_id, run.upto, _EVENTS)
+    found, upto = _passages(connection, run.run_id, run.upto, limit)
     _add(connection, found)
     connection.execute(
         sa.update(tables.passage_mark)
@@ -176,7 +176,9 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
     numbers: dict[str, int] = {row.thought_id: row.number for row in rows}
     if connection.dialect.name == "sqlite":
         for passage in _of_thoughts(connection, run, list(numbers)):
-            connection.execute(_FORGET, _words_row(passage, numbers[passage.thought]))
+            text, prompt = _plain(passage.text[:_LONGEST]), _plain(passage.prompt[:_LONGEST])
+            row = {"number": numbers[passage.thought], "text": text, "prompt": prompt}
+            connection.execute(_FORGET, row)
         # A deletion is a note in the index until its parts are merged.
         connection.execute(sa.text("INSERT INTO passage_words (passage_words) VALUES ('optimize')"))
     else:
@@ -207,7 +209,7 @@ def rebuild(engine: Engine) -> None:
     left = 1
     while left:
         with engine.begin() as connection:
-            left = index_some(connection)
+            left = index_some(connection, _MANY)
 
 
 def _clear(connection: Connection) -> None:
@@ -260,122 +262,137 @@ def _ended(connection: Connection, run: str, upto: int) -> bool:
 def _passages(connection: Connection, run: str, upto: int, limit: int) -> tuple[list[Passage], int]:
     """The passages among the next events after ``upto``, and the last event that was read."""
     event = tables.event.c
-    query = (
-        sa.select(event.seq, event.kind, event.thought_id, event.at, event.blobs)
-        .where(event.run_id == run, event.seq > upto)
-        .order_by(event.seq)
-        .limit(limit)
-    )
-    rows = connection.execute(query).all()
-    if not rows:
+    window = sa.select(event.seq).where(event.run_id == run, event.seq > upto)
+    last = connection.execute(
+        sa.select(sa.func.max(sa.text("seq"))).select_from(
+            window.order_by(event.seq).limit(limit).subquery()
+        )
+    ).scalar()
+    if last is None:
         return [], upto
-    asked = {
-        row.thought_id: from_text(row.blobs)["prompt"]
-        for row in rows
-        if row.kind == EventKind.MODEL_INTENDED
-    }
-    return _read(connection, run, rows, asked), rows[-1].seq
+    return _read(connection, run, event.seq.between(upto + 1, last)), last
 
 
 def _of_thoughts(connection: Connection, run: str, thoughts: Sequence[str]) -> list[Passage]:
-    event = tables.event.c
+    return _read(connection, run, tables.event.c.thought_id.in_(thoughts))
+
+
+def _read(connection: Connection, run: str, wanted: sa.ColumnElement[bool]) -> list[Passage]:
+    """The passages of those events of a run that bring a text."""
+    event, blob = tables.event.c, tables.blob
     query = (
-        sa.select(event.seq, event.kind, event.thought_id, event.at, event.blobs)
-        .where(event.run_id == run, event.thought_id.in_(thoughts))
+        sa.select(event.kind, event.thought_id, event.at, blob.c.bytes)
+        .select_from(tables.event)
+        .outerjoin(blob, blob.c.digest == _named(connection.dialect.name))
+        .where(event.run_id == run, wanted, event.kind.in_(_TOLD))
         .order_by(event.seq)
     )
-    return _read(connection, run, connection.execute(query).all(), {})
-
-
-def _read(
-    connection: Connection, run: str, events: Sequence[Any], asked: Mapping[str, str]
-) -> list[Passage]:
-    """The passages of those events that bring a text; ``asked`` are prompts known by thought."""
-    made = [row for row in events if row.kind in _TEXTS]
-    named = {row.thought_id: from_text(row.blobs)["text"] for row in made}
-    earlier = [row.thought_id for row in made if row.thought_id not in asked]
-    prompts = {**asked, **_prompts(connection, run, earlier)}
-    wanted = [*named.values(), *(prompts[id] for id in named if id in prompts)]
-    blob = tables.blob.c
-    rows = connection.execute(sa.select(blob.digest, blob.bytes).where(blob.digest.in_(wanted)))
-    content: dict[str, bytes] = {row.digest: row.bytes for row in rows}
+    prompts: dict[str, bytes] = {}
+    texts: dict[str, tuple[str, bytes]] = {}
+    for kind, thought, at, content in connection.execute(query):
+        if kind == EventKind.MODEL_INTENDED:
+            prompts[thought] = content or b""
+        else:
+            texts[thought] = at, content or b""
+    earlier = [thought for thought in texts if thought not in prompts]
+    if earlier:
+        prompts |= _prompts(connection, run, earlier)
     return [
         Passage(
             run=run,
-            thought=row.thought_id,
-            at=row.at,
-            text=content.get(named[row.thought_id], b"").decode("utf-8", "replace"),
-            prompt=_prompt_text(content.get(prompts.get(row.thought_id, ""), b"")),
+            thought=thought,
+            at=at,
+            text=text.decode("utf-8", "replace"),
+            prompt=_prompt_text(prompts.get(thought, b"")),
         )
-        for row in made
+        for thought, (at, text) in texts.items()
     ]
 
 
-def _prompts(connection: Connection, run: str, thoughts: Sequence[str]) -> dict[str, str]:
-    """The digest of what the model was asked for these thoughts; the last time, if several."""
-    if not thoughts:
-        return {}
+def _named(dialect: str) -> sa.ColumnElement[str]:
+    """The digest of an event's prompt or text, taken out of its JSON."""
     event = tables.event.c
-    query = sa.select(event.thought_id, event.blobs).where(
-        event.run_id == run,
-        event.thought_id.in_(thoughts),
-        event.kind == EventKind.MODEL_INTENDED.value,
+    asked = event.kind == EventKind.MODEL_INTENDED.value
+    if dialect == "postgresql":
+        named = sa.cast(event.blobs, sa.JSON)
+        return sa.case((asked, named["prompt"].as_string()), else_=named["text"].as_string())
+    path = sa.case((asked, "$.prompt"), else_="$.text")
+    return sa.func.json_extract(event.blobs, path, type_=sa.Text)
+
+
+def _prompts(connection: Connection, run: str, thoughts: Sequence[str]) -> dict[str, bytes]:
+    """What the model was asked for these thoughts; the last time, if several."""
+    event, blob = tables.event.c, tables.blob
+    query = (
+        sa.select(event.seq, event.thought_id, blob.c.bytes)
+        .select_from(tables.event)
+        .join(blob, blob.c.digest == _named(connection.dialect.name))
+        .where(
+            event.run_id == run,
+            event.thought_id.in_(thoughts),
+            event.kind == EventKind.MODEL_INTENDED.value,
+        )
     )
-    rows = connection.execute(query.order_by(event.seq)).all()
-    return {row.thought_id: from_text(row.blobs)["prompt"] for row in rows}
+    # Sorted here: asked for in order, SQLite would walk through the whole run.
+    rows = sorted(connection.execute(query).all(), key=lambda row: row.seq)
+    return {row.thought_id: row.bytes for row in rows}
 
 
 def _prompt_text(content: bytes) -> str:
-    """The text of a prompt's JSON, ``{"ids":[…],"text":"…"}``, without reading the ids."""
+    """The text of a prompt's JSON, ``{"ids":[…],"text":"…"}``, where possible without its ids."""
     _, _, text = content.partition(b'],"text":')
-    return json.loads(text[:-1]) if text else ""
+    if text:
+        return json.loads(text[:-1])
+    return json.loads(content)["text"] if content else ""
 
 
 def _add(connection: Connection, passages: Sequence[Passage]) -> None:
     spoken = [passage for passage in passages if passage.text or passage.prompt]
     if not spoken:
         return
-    numbered = _numbered(connection, spoken)
-    rows = [
-        {"number": n, "run_id": p.run, "thought_id": p.thought, "at": p.at} for n, p in numbered
+    sqlite = connection.dialect.name == "sqlite"
+    statement = _PLACE if sqlite else _PLACE.replace("?", "%s")
+    numbered = _numbered(spoken, {})
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(statement, _places(numbered))
+    except IntegrityError:  # another run has a passage of the same microsecond and the same bits
+        numbered = _numbered(spoken, _taken(connection, spoken))
+        connection.exec_driver_sql(statement, _places(numbered))
+    words = [
+        (number, _plain(p.text[:_LONGEST]), _plain(p.prompt[:_LONGEST])) for number, p in numbered
     ]
-    connection.execute(sa.insert(tables.passage), rows)
-    insert = _INSERT if connection.dialect.name == "sqlite" else _INSERT_POSTGRESQL
-    connection.execute(insert, [_words_row(passage, number) for number, passage in numbered])
+    connection.exec_driver_sql(_INSERT if sqlite else _INSERT_POSTGRESQL, words)
 
 
-def _numbered(connection: Connection, passages: Sequence[Passage]) -> list[tuple[int, Passage]]:
-    """Each with a number of its own, in their order: FTS5 writes fastest upwards."""
-    wanted = [
-        number_range(passage.at)[0]
-        + zlib.crc32(f"{passage.run}/{passage.thought}".encode()) % (1 << _TIES)
-        for passage in passages
-    ]
-    table = tables.passage.c
-    query = sa.select(table.number).where(table.number.in_(wanted))
-    taken = set(connection.execute(query).scalars())
+def _places(numbered: Sequence[tuple[int, Passage]]) -> list[tuple[int, str, str]]:
+    return [(number, passage.run, passage.thought) for number, passage in numbered]
+
+
+def _numbered(passages: Sequence[Passage], taken: Collection[int]) -> list[tuple[int, Passage]]:
+    """Each with a number of its own, upwards: so FTS5 writes fastest."""
+    known = set(taken)
     numbered: list[tuple[int, Passage]] = []
-    for passage, number in zip(passages, wanted, strict=True):
-        while number in taken:  # two in one microsecond that drew the same bits, or a clock at rest
+    for passage in passages:
+        bits = zlib.crc32(f"{passage.run}/{passage.thought}".encode()) % (1 << _TIES)
+        number = number_range(passage.at)[0] + bits
+        while number in known:  # a clock at rest, or two that drew the same bits
             number += 1
-            if number not in taken and _is_taken(connection, number):
-                taken.add(number)
-        taken.add(number)
+        known.add(number)
         numbered.append((number, passage))
     return sorted(numbered, key=lambda pair: pair[0])
 
 
-def _is_taken(connection: Connection, number: int) -> bool:
-    query = sa.select(tables.passage.c.number).where(tables.passage.c.number == number)
-    return connection.execute(query).first() is not None
-
-
-def _words_row(passage: Passage, number: int) -> dict[str, Any]:
-    return {
-        "number": number,
-        "text": _plain(passage.text[:_LONGEST]),
-        "prompt": _plain(passage.prompt[:_LONGEST]),
-    }
+def _taken(connection: Connection, passages: Sequence[Passage]) -> set[int]:
+    """Numbers that passages of these times have already."""
+    number = tables.passage.c.number
+    taken: set[int] = set()
+    for at in {passage.at for passage in passages}:
+        low, high = number_range(at)
+        # Beyond the range too: a microsecond with more passages than it has numbers overflows.
+        near = sa.select(number).where(number.between(low, high + (1 << _TIES)))
+        taken.update(connection.execute(near).scalars())
+    return taken
 
 
 def _plain(text: str) -> str:

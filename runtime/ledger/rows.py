@@ -74,6 +74,8 @@ class ThoughtRow:
     acted: str | None
     reason: str | None
     at: str
+    evidence: str | None
+    """The digest of the blob that it was judged by."""
     judgement: Judgement | None
 
     def as_json(self) -> dict[str, Any]:

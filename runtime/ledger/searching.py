@@ -14,7 +14,7 @@ from .passages import Passage, Words, number_range, tail
 
 __all__ = ["excerpts", "search", "thoughts"]
 
-_FIRST, _MOST = 128, 4096
+_FIRST, _MOST = 64, 4096
 """Numbers that are taken from the index at a time: few for the newest, more when many are left
 out by the filters."""
 _AROUND = 60
@@ -174,14 +174,15 @@ def excerpts(
     """Where the words stand, by run and thought."""
     if words is None:
         return {}
-    found: dict[tuple[str, str], str] = {}
-    for row in rows:
-        passage = Passage(row.run_id, row.id, row.at, row.text, "")
-        text = row.text
-        if words.field == "prompt" or not words.match(passage):
-            text = fetch.prompt(connection, row.run_id, row.id) or row.text
-        found[row.run_id, row.id] = _excerpt(text, words)
-    return found
+    texts = {(row.run_id, row.id): row.text for row in rows}
+    asked = [
+        (row.run_id, row.id)
+        for row in rows
+        if words.field == "prompt"
+        or not words.match(Passage(row.run_id, row.id, row.at, row.text, ""))
+    ]
+    texts |= fetch.prompts(connection, asked)
+    return {thought: _excerpt(text, words) for thought, text in texts.items()}
 
 
 def _excerpt(text: str, words: Words) -> str:

@@ -280,8 +280,7 @@ passage = Table(
     ),
     Column("run_id", String(32), nullable=False),
     Column("thought_id", String(64), nullable=False),
-    Column("at", String(27), nullable=False),
-    Index(None, "run_id", "thought_id", unique=True),
+    Index(None, "run_id"),
 )
 """One row for each thought whose words are indexed in ``passage_words``, by a number that grows
 with its time. That index is the database's own kind (see :mod:`.passages`), so it is no table here.

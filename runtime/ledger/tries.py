@@ -6,43 +6,33 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ...agents.thought import Status
 from . import tables
 from .chain import as_text, from_text
 from .events import EventKind
 from .explanation import SwitchRow, TryRow, WayBack
-from .fetch import content, thought_rows
+from .fetch import content
 from .rows import ThoughtRow
 
-__all__ = ["place", "switches", "tries"]
+__all__ = ["events_of", "place", "switches", "tries"]
+
+Event = Mapping[Any, Any]
 
 
 def place(parents: Sequence[str]) -> sa.ColumnElement[bool]:
     """Whether a thought stands below just these parents; as the index on that place spells it."""
     spelt = as_text(list(parents))
     start = sa.literal_column("substr(thought.parents, 1, 40)", sa.Text)
-    return sa.and_(start == spelt[:40], tables.thought.c.parents == spelt)
+    # Not a plain "parents =": SQLite would put it into the expression, which then fits no index.
+    return sa.and_(start == spelt[:40], tables.thought.c.parents.concat("") == spelt)
 
 
-def tries(connection: Connection, thought: ThoughtRow) -> list[TryRow]:
-    """Every try at the same child of the same parents, in order."""
-    row = tables.thought.c
-    alike = thought_rows(
-        connection,
-        thought.run,
-        place(thought.parents),
-        # All there are, so that the index leads to the child.
-        row.status.in_([status.value for status in Status]),
-        row.child == thought.index,
-        row.operation == thought.operation,
-    )
-    ids = [row.id for row in alike]
-    asked = {
-        id: from_text(event["body"])
-        for id, event in _events(connection, thought.run, ids, EventKind.MODEL_INTENDED)
-    }
+def tries(
+    connection: Connection, alike: Sequence[ThoughtRow], events: Mapping[str, Sequence[Event]]
+) -> list[TryRow]:
+    """Every try at one child of the same parents, in order; ``events`` by thought."""
+    asked = {id: from_text(event["body"]) for id, event in _of(events, EventKind.MODEL_INTENDED)}
     back: dict[str, WayBack] = {}
-    for id, event in _events(connection, thought.run, ids, EventKind.BACKED_UP):
+    for id, event in _of(events, EventKind.BACKED_UP):
         body = from_text(event["body"])
         dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
@@ -66,23 +56,35 @@ def tries(connection: Connection, thought: ThoughtRow) -> list[TryRow]:
     ]
 
 
-def switches(connection: Connection, thought: ThoughtRow) -> list[SwitchRow]:
+def switches(events: Mapping[str, Sequence[Event]], thought: str) -> list[SwitchRow]:
     """Where the controls of a thought changed while it was written."""
     found: list[SwitchRow] = []
-    for _, event in _events(connection, thought.run, [thought.id], EventKind.SWITCHED):
-        body = from_text(event["body"])
-        found.append(
-            SwitchRow(body["token"], body["from"], body["to"], body["seed"], body["spent_after"])
-        )
+    for id, event in _of(events, EventKind.SWITCHED):
+        if id == thought:
+            body = from_text(event["body"])
+            before, after = body["from"], body["to"]
+            found.append(SwitchRow(body["token"], before, after, body["seed"], body["spent_after"]))
     return found
 
 
-def _events(
-    connection: Connection, run: str, thoughts: Sequence[str], kind: EventKind
-) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    table = tables.event
-    query = sa.select(table).where(
-        table.c.run_id == run, table.c.thought_id.in_(thoughts), table.c.kind == kind.value
+def events_of(connection: Connection, run: str, thoughts: Sequence[str]) -> dict[str, list[Event]]:
+    """How these thoughts were asked for, by thought, in order."""
+    event = tables.event
+    kinds = (EventKind.MODEL_INTENDED, EventKind.SWITCHED, EventKind.BACKED_UP)
+    query = sa.select(event).where(
+        event.c.run_id == run,
+        event.c.thought_id.in_(thoughts),
+        event.c.kind.in_([kind.value for kind in kinds]),
     )
-    for event in connection.execute(query.order_by(table.c.seq)).mappings().all():
-        yield event["thought_id"], event
+    found: dict[str, list[Event]] = {}
+    # Sorted here: asked for in order, SQLite would walk through the whole run.
+    for row in sorted(connection.execute(query).mappings(), key=lambda row: row["seq"]):
+        found.setdefault(row["thought_id"], []).append(row)
+    return found
+
+
+def _of(events: Mapping[str, Sequence[Event]], kind: EventKind) -> Iterator[tuple[str, Event]]:
+    for thought, several in events.items():
+        for event in several:
+            if event["kind"] == kind:
+                yield thought, event
