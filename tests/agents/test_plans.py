@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.machines import Growth, Work
 from secateur.agents.errors import PlanError
 from secateur.agents.joins import at_least
+from secateur.agents.machines import Growth, Work
 from secateur.agents.operations import (
     Apply,
     Ask,
@@ -453,9 +453,7 @@ leaves = st.one_of(
     st.just(grade("", n=2)),
     st.just(vote("", n=2)),
     st.just(operation(lambda scene: scene.text + "!", name="mark")),
-    st.just(
-        improve("", check=lambda scene: None if by_place(scene) > 40 else "low", name="mend")
-    ),
+    st.just(improve("", check=lambda scene: None if by_place(scene) > 40 else "low", name="mend")),
     st.just(select(lambda scene: scene.parents[::2], name="every other")),
     st.just(aggregate("", join=at_least(2), name="two")),
 )
@@ -483,6 +481,8 @@ def searches(step: st.SearchStrategy[Plan]) -> st.SearchStrategy[Plan]:
         ),
         st.builds(lambda a, n, s: smc(a, particles=n, steps=s, weight=heavy), step, small, small),
     )
+
+
 plans = st.recursive(
     leaves,
     lambda inner: st.one_of(
