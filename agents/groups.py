@@ -221,7 +221,7 @@ class _Heat(Machine):
     def __init__(self, growth: Growth, parts: Sequence[Startable], number: int) -> None:
         super().__init__(growth)
         self.number = number
-        self.key = f"{'.'.join(map(str, growth.place))} {number} race"
+        self.key = f"{growth.place} {number} race"
         self.racers: list[Machine] = []
         self.branches: list[Branch] = []
         self.made: list[list[Thought]] = []
@@ -277,7 +277,7 @@ class _Heat(Machine):
             about=self.key,
             dropped=lambda: [t for branch in losers for t in branch.thoughts.values()],
         )
-        path = (*self.growth.place, self.number, winner)
+        path = made[0].path.below(self.number, winner)
         self.growth.post(Work(choice, made, path, branch=self.growth.branch, owner=self))
         for branch in losers:
             self.growth.stop(branch, "lost the race")

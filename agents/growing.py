@@ -70,7 +70,7 @@ class GrowMachine(Group):
 
         self.left -= 1
         self.open += 1
-        path = (*thoughts[0].path, self.number, self.left)
+        path = thoughts[0].path.below(self.number, self.left)
         operation = Expand(name=self.name, by=look)
         self.growth.post(Work(operation, thoughts, path, branch=self.growth.branch, owner=self))
 
@@ -117,7 +117,7 @@ class SearchMachine(Group):
     def close(self) -> None:
         if not self.closed and self.roots:
             roots = in_order(self.roots)
-            key = [self.growth.seed, list(self.growth.place), self.number, self.name]
+            key = [self.growth.seed, self.growth.place, self.number, self.name]
             with_seed = int(digest(key)[:15], 16)
             self._guarded(lambda: self._begin(roots, with_seed))
         super().close()
@@ -224,5 +224,5 @@ class SearchMachine(Group):
 
     def _post(self, operation: Choose | Score, parents: tuple[Thought, ...]) -> None:
         self.open += 1
-        path = (*parents[0].path, self.number, self.open)
+        path = parents[0].path.below(self.number, self.open)
         self.growth.post(Work(operation, parents, path, branch=self.growth.branch, owner=self))

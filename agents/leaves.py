@@ -27,7 +27,7 @@ class Leaf(Machine):
     @property
     def key(self) -> str:
         """What its join is known by in every walk of the plan."""
-        return f"{'.'.join(map(str, self.growth.place))} {self.number} {self.operation.name}"
+        return f"{self.growth.place} {self.number} {self.operation.name}"
 
     def push(self, thought: Thought) -> None:
         """A thought that comes twice (two branches passed it through) counts once."""
@@ -74,7 +74,7 @@ class Leaf(Machine):
             Work(
                 operation or self.operation,
                 parents if mends is None else (*parents, mends),
-                (*parents[0].path, self.number, index),
+                parents[0].path.below(self.number, index),
                 index,
                 banned,
                 mends,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from .budget import Budget
 from .operations import Fail, Operation
+from .path import Path
 from .thought import Thought
 
 __all__ = ["Branch", "Group", "Growth", "Machine", "Owner", "Startable", "Work", "in_order"]
@@ -52,7 +53,7 @@ class Work:
 
     operation: Operation
     parents: tuple[Thought, ...]
-    path: tuple[int, ...]
+    path: Path
     """Where its (first) thought will stand in the graph."""
     index: int = 0
     """Which child of these parents."""
@@ -72,7 +73,8 @@ class Work:
     @property
     def key(self) -> str:
         """What it is known by: the same in every walk of the plan, and no other work's."""
-        return f"{'.'.join(map(str, self.path))} {self.operation.kind} {self.operation.name}"
+        parents = " ".join(parent.id for parent in self.parents)
+        return f"{parents} {self.step} {self.index}"
 
     @property
     def stopped(self) -> str | None:
@@ -100,8 +102,10 @@ class Growth:
     """The run's; what a strategy draws derives from it."""
     decided: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Ids of the winners of joins that a resumed run has behind it, by the join's key."""
-    place: tuple[int, ...] = ()
-    """The path of the thought that this part of the plan was started for."""
+    place: str = ""
+    """Id of the thought that this part of the plan was started for."""
+    depth: int = 0
+    """How deep that thought stands."""
     branch: Branch | None = None
     upstream: tuple[Branch, ...] = ()
     """What feeds this part and nothing else: of no use once a ``first`` join here has enough."""
@@ -129,7 +133,8 @@ class Growth:
 
     def at(self, thought: Thought) -> "Growth":
         """The view of a part that is started for one thought."""
-        return replace(self, place=thought.path, upstream=())
+        depth = len(thought.path) // 2
+        return replace(self, place=thought.id, depth=depth, upstream=())
 
     def losers(self, winners: Sequence[Thought]) -> list[Thought]:
         """What was made upstream and led to none of the winners."""
@@ -143,8 +148,8 @@ class Growth:
 
     def within(self, name: str, budget: Budget | None = None) -> "Growth":
         """The view from a branch of its own."""
-        key = f"{'.'.join(map(str, self.place))} {name}"
-        return replace(self, branch=Branch(self.branch, key, len(self.place) // 2, budget))
+        key = f"{self.place} {name}"
+        return replace(self, branch=Branch(self.branch, key, self.depth, budget))
 
     def after(self, upstream: Sequence[Branch]) -> "Growth":
         """The view of a part that these branches feed, besides what feeds the whole."""
@@ -244,7 +249,7 @@ class Group(Machine):
 
     def fail(self, thought: Thought, number: int, name: str, why: str) -> None:
         """Let a branch come to nothing because a function of the plan itself went wrong."""
-        path = (*thought.path, number, 0)
+        path = thought.path.below(number, 0)
         failure = Fail(name=name, kind="failed", reason=why)
         self.open += 1
         self.growth.post(

@@ -4,12 +4,13 @@ import math
 from collections.abc import Iterable
 from functools import partial
 
+from .path import Path
 from .thought import Thought
 
 __all__ = ["rank", "ranked"]
 
 
-def rank(thought: Thought, lowest: bool) -> tuple[float, tuple[int, ...]]:
+def rank(thought: Thought, lowest: bool) -> tuple[float, Path]:
     """Smaller is better; a thought without a score is the worst."""
     if thought.score is None:
         return math.inf, thought.path

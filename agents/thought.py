@@ -7,6 +7,7 @@ from typing import Any, overload
 
 from ..gates.canonical import digest
 from ..gates.verdict import Judgement
+from .path import Path
 
 __all__ = ["Lineage", "Scene", "Status", "Thought", "thought_id"]
 
@@ -35,7 +36,7 @@ class Thought:
     kind: str
     """The operation's kind: task, generate, score, act …"""
     parents: tuple[str, ...] = ()
-    path: tuple[int, ...] = ()
+    path: Path = Path()  # noqa: RUF009 - a value that nobody can change
     """Position in the run's graph, independent of timing; siblings differ in the last number."""
     text: str = ""
     value: Any = None

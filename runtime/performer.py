@@ -180,7 +180,7 @@ class Performer:
                 self.recording.made(work, index=place),
                 text=text,
                 value=value,
-                path=work.path if alone else (*work.path, place),
+                path=work.path if alone else work.path.below(place),
             )
             made.append(await self.recording.place(thought, place, siblings=len(parts)))
         return made

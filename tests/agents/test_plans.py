@@ -46,6 +46,7 @@ from secateur.agents.plan import (
     split,
     vote,
 )
+from secateur.agents.path import Path
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -127,7 +128,7 @@ class Garden:
                 return work.parents if by(scene) else []
             case Split(by=by):
                 return [
-                    self._new(work, i, text, Status.KEPT, (*work.path, i))
+                    self._new(work, i, text, Status.KEPT, work.path.below(i))
                     for i, (text, _) in enumerate(by(scene))
                 ]
             case other:
@@ -139,7 +140,7 @@ class Garden:
         index: int,
         text: str,
         status: Status,
-        path: tuple[int, ...] = (),
+        path: Path | None = None,
         value: object = None,
     ) -> Thought:
         parents = tuple(parent.id for parent in work.parents)
@@ -565,3 +566,35 @@ def test_a_plan_names_its_operations_after_the_users_functions() -> None:
         "score by place",
         "keep best 2",
     ]
+
+
+# Places in the graph
+
+numbers = st.lists(st.integers(0, 3), max_size=5)
+
+
+@given(one=numbers, two=numbers, more=numbers)
+def test_a_path_compares_as_the_tuple_of_its_numbers(
+    one: list[int], two: list[int], more: list[int]
+) -> None:
+    left, right = Path(*one), Path(*two)
+    assert tuple(left.below(*more)) == (*one, *more)
+    assert (left < right) == (tuple(one) < tuple(two))
+    assert (left == right) == (one == two)
+    assert left == tuple(one)
+    assert len(left) == len(one)
+    assert [left[-i - 1] for i in range(len(one))] == one[::-1]
+    shared = left.below(1)
+    assert sorted([shared.below(2, 0), shared, shared.below(1, 9)]) == [
+        shared,
+        shared.below(1, 9),
+        shared.below(2, 0),
+    ]
+
+
+def test_a_long_chain_of_thoughts_can_be_let_go_of() -> None:
+    path = Path()
+    for _ in range(200_000):
+        path = path.below(0, 0)
+    assert len(path) == 400_000
+    del path

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from secateur.agents.beam import Beam
 from secateur.agents.best_first import BestFirst
 from secateur.agents.errors import PlanError
+from secateur.agents.path import Path
 from secateur.agents.plan import beam, best_first, generate, search, smc
 from secateur.agents.smc import SequentialMonteCarlo, effective, log_survival, systematic
 from secateur.agents.strategy import Move, Strategy
@@ -20,7 +21,7 @@ from secateur.gates.verdict import Action, Broken, Verdict
 
 
 def thought(text: str, score: float | None = None) -> Thought:
-    return Thought(f"id {text}", "t", "t", path=tuple(map(ord, text)), text=text, score=score)
+    return Thought(f"id {text}", "t", "t", path=Path(*map(ord, text)), text=text, score=score)
 
 
 ROOT = thought("r")

@@ -76,7 +76,7 @@ class Stage:
             case Split(by=by):
                 parts = by(Scene("", work.parents, ()))
                 return [
-                    replace(self._made(work, i, text), path=(*work.path, i), tokens=0)
+                    replace(self._made(work, i, text), path=work.path.below(i), tokens=0)
                     for i, (text, _) in enumerate(parts)
                 ]
             case _:

@@ -44,7 +44,7 @@ def made(work: Work, *, status: Status = Status.KEPT, tokens: int = 0) -> list[T
             thought,
             id=thought_id(work.step, parents, index=work.index + place),
             text=text,
-            path=work.path if len(texts) == 1 else (*work.path, place),
+            path=work.path if len(texts) == 1 else work.path.below(place),
         )
         for place, text in enumerate(texts)
     ]
