@@ -8,12 +8,13 @@ from types import ModuleType
 
 from ..gates.errors import SecateurError
 from .desk.agent import opsdesk
+from .intersect import intersect
 from .sort import sort
 from .spec import AgentSpec
 
 __all__ = ["BUILTIN", "AgentError", "load_agent"]
 
-BUILTIN: dict[str, AgentSpec] = {agent.name: agent for agent in (opsdesk, sort)}
+BUILTIN: dict[str, AgentSpec] = {agent.name: agent for agent in (opsdesk, sort, intersect)}
 """The ready-made agents."""
 
 

@@ -3,6 +3,7 @@
 The list is split into parts; each part is sorted several times and the best attempt kept; the
 parts are merged two by two, again with the best of several attempts; what is still wrong is
 refined, and the better of the two goes on. Scores are errors against the thought's own parents.
+:mod:`.paper` has the paper's other plans for the same task.
 """
 
 import re
@@ -18,20 +19,24 @@ from .thought import Scene, Thought
 
 __all__ = [
     "LONGEST",
+    "PART",
     "digits_of",
     "errors",
+    "fix_prompt",
     "given",
+    "is_right",
     "parts",
     "read_list",
     "sort",
+    "sort_prompt",
     "spell_list",
     "task_errors",
 ]
 
 PART = 16
-"""Most digits in one part: the longest lists that the shipped model learnt to sort."""
-LONGEST = 2 * PART
-"""Most digits in a task: the model learnt to merge two full parts, and nothing longer."""
+"""Most digits in one part: lists of this length the shipped model sorts almost without error."""
+LONGEST = 128
+"""Most digits in a task: the model learnt to sort that many, and to merge 64 with 64."""
 
 
 def read_list(text: str) -> Reading:
@@ -74,7 +79,11 @@ def given(scene: Scene, thought: Thought) -> tuple[list[int], ...]:
     parents = scene.parents_of(thought)
     if thought.kind == "refine":
         return given(scene, parents[0])
-    return tuple(parent.value for parent in parents)
+    return tuple(_digits(parent) for parent in parents)
+
+
+def _digits(thought: Thought) -> list[int]:
+    return thought.value["digits"] if thought.kind == "task" else thought.value
 
 
 def errors(scene: Scene) -> float:
@@ -93,26 +102,29 @@ def spell_list(scene: Scene) -> str:
     return str(scene.value)
 
 
-def _sort_prompt(scene: Scene) -> str:
-    return f"sort {spell(scene.value)}\n"
+def sort_prompt(scene: Scene) -> str:
+    """``sort 3120``: the parent's list."""
+    return f"sort {spell(_digits(scene.parents[0]))}\n"
+
+
+def fix_prompt(scene: Scene) -> str:
+    """``fix 3120 0113``: what the parent was to sort, then the parent itself, to be mended."""
+    lists = given(scene, scene.parents[0])
+    return " ".join(["fix", *map(spell, lists), spell(scene.value)]) + "\n"
 
 
 def _merge_prompt(scene: Scene) -> str:
     return " ".join(["merge", *(spell(part.value) for part in scene.parents)]) + "\n"
 
 
-def _fix_prompt(scene: Scene) -> str:
-    lists = given(scene, scene.parents[0])
-    return " ".join(["fix", *map(spell, lists), spell(scene.value)]) + "\n"
-
-
-def _is_right(scene: Scene) -> bool:
+def is_right(scene: Scene) -> bool:
+    """Whether the parent has no error."""
     return errors(scene) == 0
 
 
 def _best_of(attempts: Plan) -> Plan:
     """The best attempt; where it has errors, the better of it and two tries to mend it."""
-    mended = refine(_fix_prompt, unless=_is_right, n=2, parse=digits_of, name="fix")
+    mended = refine(fix_prompt, unless=is_right, n=2, parse=digits_of, name="fix")
     return (
         attempts
         >> score(errors)
@@ -125,10 +137,10 @@ def _best_of(attempts: Plan) -> Plan:
 sort = AgentSpec(
     name="sort",
     plan=split(parts, name="split")
-    >> each(_best_of(generate(_sort_prompt, n=3, spare=2, parse=digits_of, name="sort")))
+    >> each(_best_of(generate(sort_prompt, n=3, spare=2, parse=digits_of, name="sort")))
     >> pairwise(_best_of(aggregate(_merge_prompt, n=3, spare=2, parse=digits_of, name="merge")))
     >> score(task_errors),
-    sampling=Sampling(temperature=0.7, max_tokens=96, stop=("\n",)),
+    sampling=Sampling(temperature=0.7, max_tokens=160, stop=("\n",)),
     read=read_list,
     answer=spell_list,
 )

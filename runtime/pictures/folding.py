@@ -19,6 +19,10 @@ _LARGE = 60
 _FOLDED = 8
 """So many dead thoughts of one parent make a fold; in a large run, two do."""
 _FOLDED_IN_LARGE = 2
+_BETTERED = ("refine", "improve")
+"""Kinds of thought that say once more what their parent says, and may lose to it."""
+_OPINIONS = ("check", "grade", "vote")
+"""Kinds of thought that are about their parents, and no end of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +156,14 @@ def _living(
 ) -> set[str]:
     """Thoughts that are the end of a line that was kept, and all that led to them.
 
-    A refinement is another try at what its parent says: a thought that was kept beside its
-    refinements is an end all the same.
+    A thought that was kept beside its refinements is an end all the same.
     """
     ends = [
         thought.id
         for thought in thoughts
         if thought.status in (Status.KEPT, Status.ESCALATED)
-        and all(child.kind == "refine" for child in children.get(thought.id, ()))
+        and thought.kind not in _OPINIONS
+        and all(child.kind in (*_BETTERED, *_OPINIONS) for child in children.get(thought.id, ()))
     ]
     return _above(ends, parents)
 

@@ -24,7 +24,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_ready_made_agents_are_found_by_their_names() -> None:
-    assert set(BUILTIN) == {"opsdesk", "sort"}
+    assert set(BUILTIN) == {"opsdesk", "sort", "intersect"}
     assert load_agent("sort") is BUILTIN["sort"]
 
 

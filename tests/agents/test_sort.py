@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.operations import Ask, write_prompt
+from secateur.agents.operations import Ask
 from secateur.agents.prompt import Text
 from secateur.agents.sort import LONGEST, digits_of, errors, parts, read_list, sort, task_errors
+from secateur.agents.template import write_prompt
 from secateur.agents.thought import Scene, Thought
 from secateur.pretraining.lists import list_document
 
@@ -45,7 +46,7 @@ def test_a_list_is_read_in_any_usual_spelling(text: str) -> None:
         ("-1 2", "is no list of digits"),
         ("3 b 1", "is no list of digits"),
         ("\u0663 1", "is no list of digits"),
-        ("1" * 33, "up to 32 digits, and these are 33"),
+        ("1" * 129, "up to 128 digits, and these are 129"),
     ],
 )
 def test_what_is_no_list_of_digits_is_refused(text: str, says: str) -> None:
@@ -108,6 +109,12 @@ def test_a_refined_merge_is_scored_against_what_was_to_be_merged() -> None:
     )
     assert errors(scene(*made, ("refine", [0, 1, 2, 3], (3,)))) == 0
     assert errors(scene(*made, ("refine", [0, 1, 2], (3,)))) == 1
+
+
+def test_a_thought_made_straight_from_the_task_is_scored_against_the_task() -> None:
+    made = (("task", {"digits": [3, 1]}, ()), ("generate", [1, 1], (0,)))
+    assert errors(scene(*made)) == 2
+    assert errors(scene(*made, ("refine", [1, 3], (1,)))) == 0
 
 
 def test_the_result_is_scored_against_the_task() -> None:

@@ -1,11 +1,12 @@
 """The sort agent with the real model; its results are checked by our own oracle."""
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from secateur.agents.digits import is_sorted_permutation, parse_digits
+from secateur.agents.digits import is_sorted_permutation, parse_digits, sorting_errors
 from secateur.agents.sort import sort
 from secateur.agents.spec import TaskError
 from secateur.agents.thought import Status
@@ -44,6 +45,23 @@ async def test_lists_of_32_digits_are_split_sorted_and_merged(
         assert (result.best.score == 0) is exact
         right += exact
     assert right >= 5
+
+
+async def test_128_digits_are_sorted_in_parts_of_16_and_merged_in_seven(
+    tmp_path: Path, engine: Engine
+) -> None:
+    rng = random.Random(6)
+    digits = [rng.randrange(10) for _ in range(128)]
+    result = await sorted_by_agent(tmp_path, engine, str(digits))
+    assert result.status is RunStatus.DONE
+    assert result.best is not None
+    assert result.best.score == sorting_errors(digits, result.best.value)
+    known = {thought.id: thought for thought in result.thoughts}
+    sizes = Counter(len(thought.value) for thought in result.thoughts if thought.kind == "split")
+    assert sizes == {16: 8}
+    joined = {thought.parents for thought in result.thoughts if thought.kind == "aggregate"}
+    assert len(joined) == 7
+    assert max(len(known[parent].value) for pair in joined for parent in pair) > 48
 
 
 async def test_of_several_attempts_the_best_is_kept(tmp_path: Path, engine: Engine) -> None:
