@@ -229,23 +229,25 @@ def from_lines(path: Path) -> sqlite3.Connection:
     db.text_factory = lenient
     for table, columns in TABLES.items():
         db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
+    heading = False
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
                 columns = TABLES.get(row.get("table"))
-                if columns is None:  # a heading, or a table that is derived
+                if number == 1:
+                    heading = row.get("export") == "secateur" and row.get("complete") is True
+                if columns is None:  # the heading, or a table that is derived
                     continue
                 values = [row[name] for name in columns]
                 if row["table"] == "blob":
                     values[1:] = [base64.b64decode(text, validate=True) for text in values[1:]]
             except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise SystemExit(
-                    f"{path}, line {number}, is no row of a ledger: {error!r}"
-                ) from None
-            db.execute(
-                f"INSERT INTO {row['table']} VALUES ({', '.join('?' * len(values))})", values
-            )
+                refuse(f"{path}, line {number}, is no row of a ledger: {error!r}")
+            marks = ", ".join("?" * len(values))
+            db.execute(f"INSERT INTO {row['table']} VALUES ({marks})", values)
+    if not heading:
+        refuse(f"{path} is no complete export: it begins with no heading that says so")
     index = {"event": "run_id, seq", "blob": "digest", "erasure": "run_id", "run": "id"}
     for table, columns in index.items():
         db.execute(f"CREATE INDEX {table}_by ON {table} ({columns})")
