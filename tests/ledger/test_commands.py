@@ -5,25 +5,7 @@ import sys
 
 import pytest
 
-from secateur.runtime.cli import main
 from secateur.runtime.settings import Settings, SettingsError
-
-
-@pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
-    """Run ``secateur`` in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("SECATEUR_DB", "SECATEUR_ENGINE", "SECATEUR_MODEL", "SECATEUR_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_pruned_gives_the_objects_that_scripts_rely_on(command, told):
