@@ -18,8 +18,8 @@ def fingerprint(agent: AgentSpec) -> list[list[str]]:
     """``[name, digest]`` for each operation of the plan in order, and last for the plan as a whole
     with the agent's sampling.
 
-    A function counts by its name, its code, its defaults and what it closes over; comments and
-    the functions that it calls do not.
+    A function counts by its name, its code, its defaults and the constants that it closes over;
+    comments, and the functions that it calls, do not.
     """
     steps = [[step.name, _short(_described(step))] for step in agent.plan.steps()]
     whole = [_described(agent.plan), _described(agent.sampling)]
@@ -86,15 +86,19 @@ def _function(value: Callable[..., Any], seen: tuple[int, ...]) -> Any:
         _code(code, plain.__doc__),
         _described(plain.__defaults__, seen),
         _described(plain.__kwdefaults__, seen),
-        [_described(_content(cell), seen) for cell in plain.__closure__ or ()],
+        [_closed_over(cell, seen) for cell in plain.__closure__ or ()],
     ]
 
 
-def _content(cell: Any) -> Any:
+def _closed_over(cell: Any, seen: tuple[int, ...]) -> Any:
     try:
-        return cell.cell_contents
+        value = cell.cell_contents
     except ValueError:  # not bound yet
         return None
+    # What can change while a run goes on is no part of its plan.
+    fixed = value is None or isinstance(value, bool | int | float | str | Enum | tuple | type)
+    fixed |= callable(value) or (is_dataclass(value) and type(value).__hash__ is not None)
+    return _described(value, seen) if fixed else _name(type(value))
 
 
 def _code(code: CodeType, doc: str | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -22,24 +23,25 @@ from secateur.runtime.ledger.waiting import waiting
 from .cases import Case
 from .points import Point, Points
 
-__all__ = ["Campaign", "Fault", "Kill", "Tally", "warm"]
+__all__ = ["Campaign", "FaultError", "Kill", "Tally", "warm"]
 
 
 def warm() -> None:
     """Import and compute in the parent what every child would."""
     import langgraph.checkpoint.memory  # noqa: F401
 
+    import secateur.runtime.engines.worker
     import secateur.runtime.graph  # noqa: F401
     from secateur.runtime.ledger.provenance import code_digest
 
     code_digest()
 
 
-_MOST_RESUMES = 12
+_MOST_PROCESSES = 16
 """More than any run here can need."""
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """Something that must hold, and does not."""
 
 
@@ -107,7 +109,7 @@ class Campaign:
             ended = self.drive(kill)
             try:
                 self.check(kill, ended)
-            except Fault as fault:
+            except FaultError as fault:
                 self.tally.faults.append(f"{self.case.name}, {kill}: {fault}")
 
     # One run
@@ -120,34 +122,53 @@ class Campaign:
         run: str | None = None
         passed: list[Counter[str]] = []
         killed = False
-        for process in range(_MOST_RESUMES):
-            trap = kill.point if kill is not None and kill.process == process else None
-            if trap is None and kill is None:
-                passed.append(in_child(lambda run=run: self.work(sandbox, run, Points())))
-            else:
-                points = Points(trap)
-                status = wait(fork(lambda run=run, points=points: self.work(sandbox, run, points)))
-                killed |= status == 9
-                if status not in (0, 9):
-                    raise Fault(f"process {process} ended with status {status}")
+        decides: History | None = None
+        for process in range(_MOST_PROCESSES):
+            points = Points(kill.point if kill is not None and kill.process == process else None)
+            killed |= self.process(sandbox, run, decides, points, passed if kill is None else None)
             run = run or next(iter(set(self.runs()) - before), None)
             if run is None:  # killed before the ledger knew of it
                 continue
             history = self.read(run)
-            if history.ended is None:
-                continue
-            if history.ended is not RunStatus.ESCALATED:
+            waits = history.ended is RunStatus.ESCALATED and not history.decided_since
+            decides = history if waits else None
+            if history.ended not in (None, RunStatus.ESCALATED):
                 break
-            in_child(lambda history=history: self.decide(history, sandbox))
         else:
-            raise Fault(f"{self.case.name}: no end after {_MOST_RESUMES} processes ({kill})")
+            raise FaultError(f"{self.case.name}: no end after {_MOST_PROCESSES} processes ({kill})")
         effects = self.case.effects(sandbox)
         shutil.rmtree(sandbox, ignore_errors=True)
         return Ended(run, history, self.graph(run), effects, killed, passed)
 
-    async def work(self, sandbox: Path, run: str | None, points: Points) -> Counter[str]:
-        """One process: begin the run, or go on with it."""
-        points.install()
+    def process(
+        self,
+        sandbox: Path,
+        run: str | None,
+        decides: History | None,
+        points: Points,
+        passed: list[Counter[str]] | None,
+    ) -> bool:
+        """One process of a run: a person who decides, or the run itself; whether it was killed.
+        What it passes is added to ``passed``, where nobody kills it."""
+
+        async def live() -> Counter[str]:
+            points.install()
+            if decides is not None:
+                await self.decide(decides, sandbox)
+            else:
+                await self.work(sandbox, run)
+            return points.passed
+
+        if passed is not None:
+            passed.append(in_child(live))
+            return False
+        status = wait(fork(live))
+        if status not in (0, signal.SIGKILL):
+            raise FaultError(f"a process ended with status {status}")
+        return status == signal.SIGKILL
+
+    async def work(self, sandbox: Path, run: str | None) -> None:
+        """Begin the run, or go on with it."""
         engine = LocalEngine(self.checkpoint)
         async with Ledger.open(self.url) as ledger:
             if run is None:
@@ -162,7 +183,6 @@ class Campaign:
             else:
                 await self.case.agent.resume(run, engine=engine, ledger=ledger)
         await engine.aclose()
-        return points.passed
 
     async def decide(self, history: History, sandbox: Path) -> None:
         """The person: approves what a rule asks about, and looks whether an unknown call was
@@ -180,7 +200,7 @@ class Campaign:
     # What is there afterwards
 
     def check(self, kill: Kill, ended: Ended) -> None:
-        """Raises :class:`Fault` for whatever must not be."""
+        """Raises :class:`FaultError` for whatever must not be."""
         seen, history, whole = self.tally.seen, ended.history, self.whole
         self.tally.kills[kill.point.name] += ended.killed
         if not ended.killed:
@@ -190,27 +210,26 @@ class Campaign:
         made = [id for id in unknown if history.decisions[id].outcome == "done"]
         answered = sum(call.text is not None for call in self.calls(history))
         if ended.effects != answered + len(made):
-            raise Fault(
+            raise FaultError(
                 f"{ended.effects} effects of {answered} answered and {len(made)} found done"
             )
         if ended.effects != whole.effects and not history.abandoned:
-            raise Fault(f"{ended.effects} effects, uninterrupted {whole.effects}")
+            raise FaultError(f"{ended.effects} effects, uninterrupted {whole.effects}")
         seen["effects, each happened once"] += ended.effects
         seen["tool calls that nobody could know of, decided by a person"] += len(unknown)
         seen["model calls lost and made anew"] += len(history.abandoned)
-        if history.ended is not whole.history.ended:
-            if not history.abandoned:
-                raise Fault(f"ended as {history.ended}, uninterrupted {whole.history.ended}")
+        if history.ended is not whole.history.ended and not history.abandoned:
+            raise FaultError(f"ended as {history.ended}, uninterrupted {whole.history.ended}")
         if not history.abandoned and not unknown:
             if ended.graph != whole.graph:
-                raise Fault(f"another graph: {_difference(whole.graph, ended.graph)}")
+                raise FaultError(f"another graph: {_difference(whole.graph, ended.graph)}")
             seen["graphs equal to the uninterrupted one"] += 1
         asked = Counter(id for id in self.asked(ended.run))
         if twice := [id for id, times in asked.items() if times > 1]:
-            raise Fault(f"model calls made twice under one id: {twice}")
+            raise FaultError(f"model calls made twice under one id: {twice}")
         with AuditLog(self.url) as audit:
             if not audit.verify(ended.run).ok:
-                raise Fault("the chain does not verify")
+                raise FaultError("the chain does not verify")
         seen["chains that verify"] += 1
 
     def calls(self, history: History) -> list[Any]:

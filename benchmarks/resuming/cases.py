@@ -33,9 +33,10 @@ class Case:
         return len(log.read_text().splitlines()) if log.exists() else 0
 
 
-_CHANGING = tuple(
-    f"do: {verb}" for verb in ("ask", "restart", "rotate", "backup", "drop", "keep", "mute")
-) + ("say:",)
+_CHANGING = (
+    "say:",
+    *(f"do: {verb}" for verb in ("ask", "restart", "rotate", "backup", "drop", "keep", "mute")),
+)
 
 
 @tool
