@@ -2,8 +2,8 @@
 
     python benchmarks/executor.py [--quick] [--json FILE]
 
-The engine is a real one behind the Engine protocol that answers after a set delay: a model would
-add its own noise to what is measured here, which is everything around it. Every thought of ours is
+The engine stands behind the Engine protocol and answers after a set delay: a model would only add
+its own noise to what is measured here, which is everything around it. Every thought of ours is
 gated, and recorded in a ledger on SQLite (synchronous=FULL) before it is acted upon.
 
 ``ours``: Secateur, ledger included. ``sequential``: one operation at a time in topological order,
@@ -50,7 +50,7 @@ rules:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``chains`` chains of ``levels`` thoughts, all from one root; no thought waits for a sister."""
+    """``chains`` chains of ``levels`` thoughts, from one root; no thought waits for a sister."""
 
     chains: int
     levels: int
@@ -148,13 +148,10 @@ def plan_of(shape: Shape) -> Plan:
 # The executors. Each runs the shape once and returns when it is through.
 
 
-async def ours(shape: Shape) -> None:
-    """Secateur, its ledger on SQLite."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Ledger.open(Path(folder) / "x.db") as ledger:
-            result = await agent_of(plan_of(shape)).run(
-                "go", policy=POLICY, engine=Timed(shape), ledger=ledger
-            )
+async def ours(shape: Shape, ledger: Ledger) -> None:
+    """Secateur, each step recorded."""
+    agent = agent_of(plan_of(shape))
+    result = await agent.run("go", policy=POLICY, engine=Timed(shape), ledger=ledger)
     assert len(result.kept) == shape.chains, result.reason
 
 
@@ -171,14 +168,14 @@ async def asked(shape: Shape, chain: int, level: int) -> None:
         pass
 
 
-async def sequential(shape: Shape) -> None:
+async def sequential(shape: Shape, ledger: Ledger) -> None:
     """One operation at a time, in topological order."""
     for level in range(shape.levels):
         for chain in range(shape.chains):
             await asked(shape, chain, level)
 
 
-async def plain(shape: Shape) -> None:
+async def plain(shape: Shape, ledger: Ledger) -> None:
     """The floor: a coroutine for each chain."""
 
     async def chain_of(chain: int) -> None:
@@ -201,7 +198,7 @@ class Graph(TypedDict):
     done: Annotated[list[tuple[int, int]], operator.add]
 
 
-async def send(shape: Shape) -> None:
+async def send(shape: Shape, ledger: Ledger) -> None:
     """A ``Send`` for each thought: a superstep for each level."""
     from langgraph.checkpoint.memory import InMemorySaver
     from langgraph.graph import START, StateGraph
@@ -230,7 +227,7 @@ async def send(shape: Shape) -> None:
     assert len(final["done"]) == shape.thoughts
 
 
-EXECUTORS: dict[str, Callable[[Shape], Awaitable[None]]] = {
+EXECUTORS: dict[str, Callable[[Shape, Ledger], Awaitable[None]]] = {
     "ours": ours,
     "sequential": sequential,
     "send": send,
@@ -257,15 +254,17 @@ class Race:
 
 
 async def measure(name: str, shape: Shape, executor: str, rounds: int) -> Race:
-    """The medians of several rounds, each after a collection of garbage."""
+    """The medians of several rounds, each on an open ledger of its own."""
     seconds: list[float] = []
     cpu: list[float] = []
     for _ in range(rounds):
-        gc.collect()
-        began, busy = time.perf_counter(), time.process_time()
-        await EXECUTORS[executor](shape)
-        seconds.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - busy)
+        with tempfile.TemporaryDirectory() as folder:
+            async with Ledger.open(Path(folder) / "x.db") as ledger:
+                gc.collect()
+                began, busy = time.perf_counter(), time.process_time()
+                await EXECUTORS[executor](shape, ledger)
+                seconds.append(time.perf_counter() - began)
+                cpu.append(time.process_time() - busy)
     return Race(
         shape=name,
         executor=executor,
@@ -314,41 +313,36 @@ async def noop(kind: str, count: int) -> Growth:
     """One run with a ledger on SQLite, and another one under tracemalloc."""
     plans = {"function, wide": wide, "function, deep": deep, "model, wide": modelled}
 
-    async def run() -> Any:
-        shape = Shape(count, 1, 0.0)
-        with tempfile.TemporaryDirectory() as folder:
-            async with Ledger.open(Path(folder) / "x.db") as ledger:
-                return await agent_of(plans[kind](count)).run(
-                    "go", policy=POLICY, engine=Timed(shape), ledger=ledger
-                )
-
-    gc.collect()
-    began, busy = time.perf_counter(), time.process_time()
-    result = await run()
-    seconds, cpu = time.perf_counter() - began, time.process_time() - busy
-    made = len(result.thoughts) - 1
-    del result
-    gc.collect()
-    tracemalloc.start()
-    before, _ = tracemalloc.get_traced_memory()
-    result = await run()
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return Growth(kind, made, seconds, cpu / made * 1e6, (after - before) / made / 1024)
+    agent, engine = agent_of(plans[kind](count)), Timed(Shape(count, 1, 0.0))
+    with tempfile.TemporaryDirectory() as folder:
+        async with Ledger.open(Path(folder) / "x.db") as ledger:
+            gc.collect()
+            began, busy = time.perf_counter(), time.process_time()
+            result = await agent.run("go", policy=POLICY, engine=engine, ledger=ledger)
+            seconds, cpu = time.perf_counter() - began, time.process_time() - busy
+            made = len(result.thoughts)
+            result = None
+            gc.collect()
+            tracemalloc.start()
+            result = await agent.run("go", policy=POLICY, engine=engine, ledger=ledger)
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert len(result.thoughts) == made
+    return Growth(kind, made, seconds, cpu / made * 1e6, held / made / 1024)
 
 
 async def benchmark(quick: bool) -> tuple[list[Race], list[Growth]]:
     """Everything, one after the other."""
-    delay = 0.05 if quick else 0.2
-    width, levels = (8, 6) if quick else (16, 12)
+    delay = 0.1 if quick else 0.3
+    width, levels = (8, 6) if quick else (16, 10)
     shapes = {
         "free chains": Shape(width, levels, delay),
         "one straggler a level (10x)": Shape(width, levels, delay, slow=10.0),
         "no-op thoughts": Shape(100 if quick else 1_000, 5, 0.0),
     }
-    await ours(Shape(2, 2, 0.0))  # the first run imports and compiles what later ones share
-    await send(Shape(2, 2, 0.0))
+    for executor in EXECUTORS:  # the first run imports and compiles what later ones share
+        await measure("warm-up", Shape(2, 2, 0.0), executor, 1)
     races: list[Race] = []
     for name, shape in shapes.items():
         for executor in EXECUTORS:
