@@ -23,31 +23,34 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def current(db: DbOption = None, json_: JsonOption = False) -> None:
     """Say which revision the ledger is at, and which one this version needs."""
     url = db or Settings().db
+    name = connect.place(connect.address(url))
     found = connect.revision(url)
     if json_:
-        print(json.dumps({"db": url, "revision": found, "needed": tables.HEAD}))
+        print(json.dumps({"db": name, "revision": found, "needed": tables.HEAD}))
     else:
         state = "up to date" if found == tables.HEAD else f"this version needs {tables.HEAD}"
-        print(f"{url}: revision {found or 'none'}, {state}")
+        print(f"{name}: revision {found or 'none'}, {state}")
 
 
 @app.command()
 def upgrade(db: DbOption = None, json_: JsonOption = False) -> None:
     """Bring the ledger to the revision that this version needs. Nothing recorded is lost."""
     url = db or Settings().db
+    name = connect.place(connect.address(url))
     before, after = connect.upgrade(url)
     if json_:
-        print(json.dumps({"db": url, "before": before, "after": after}))
+        print(json.dumps({"db": name, "before": before, "after": after}))
     elif before == after:
-        print(f"{url}: at revision {after} already")
+        print(f"{name}: at revision {after} already")
     else:
-        print(f"{url}: from revision {before or 'none'} to {after}")
+        print(f"{name}: from revision {before or 'none'} to {after}")
 
 
 @app.command()
 def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
     """Make the derived tables and the full-text index anew from the events."""
     url = db or Settings().db
+    name = connect.place(connect.address(url))
     engine = connect.open_existing(url, read_only=False)
     try:
         made = integrity.rebuild(engine)
@@ -55,6 +58,6 @@ def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
     finally:
         engine.dispose()
     if json_:
-        print(json.dumps({"db": url, "thoughts": made}))
+        print(json.dumps({"db": name, "thoughts": made}))
     else:
-        print(f"{url}: {made} thoughts made anew from their events")
+        print(f"{name}: {made} thoughts made anew from their events")

@@ -325,10 +325,13 @@ def explain(error: Exception, name: str) -> str:
         return str(error)
     original = error.orig if isinstance(error, DBAPIError) else error
     said = (str(original).strip().splitlines() or [type(error).__name__])[0]
+    if 'database "' in said and "does not exist" in said:
+        return f"{name} does not exist: make it with createdb, then run `secateur db upgrade`"
     known = {
         "not a database": f"{name} is not a database: use another --db",
         "malformed": f"{name} is damaged ({said}): restore it from a backup",
         "Could not decode": f"{name} is damaged (a text is no UTF-8): restore it from a backup",
+        "read-only transaction": f"{name} is read-only: give --db a database you may write to",
         "readonly": f"{name} is read-only: give --db a path you may write to",
         "unable to open": f"{name} cannot be opened: see that it exists and may be read, or use "
         "another --db",
