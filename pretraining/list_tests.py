@@ -1,9 +1,10 @@
-"""Lists of digits: exact answers to fresh prompts, by operation and by length."""
+"""Lists of digits and sets of numbers: exact answers to fresh prompts, by operation and size."""
 
 import random
 from collections.abc import Callable, Sequence
 
 from ..agents.digits import is_sorted_permutation, parse_digits
+from ..agents.sets import LARGEST, marks, spell_set
 from .lists import (
     check_answer,
     check_prompt,
@@ -15,6 +16,7 @@ from .lists import (
     split_answer,
     split_prompt,
 )
+from .sets import intersect_prompt, union_prompt
 
 __all__ = ["ListTest", "list_tests"]
 
@@ -70,4 +72,21 @@ def list_tests(rng: random.Random, n: int) -> dict[str, list[ListTest]]:
                 lambda text, verdict=verdict: text.split("\n")[-1] == verdict,
             )
         )
+    for length in (32, 64, 128):
+        lists = [uniform(length) for _ in range(n)]
+        tests[f"sort {length}"] = [(sort_prompt(one), sorts(one)) for one in lists]
+    for length in (32, 64):
+        pairs = [(sorted(uniform(length)), sorted(uniform(length))) for _ in range(n)]
+        tests[f"merge {length}+{length}"] = [
+            (merge_prompt(one, two), sorts(one + two)) for one, two in pairs
+        ]
+    for many in (16, 32, 64):
+        pairs = [(rng.sample(range(128), many), rng.sample(range(128), 16)) for _ in range(n)]
+        tests[f"intersect {many} with 16"] = [
+            (intersect_prompt(one, two), equals(marks(one, two))) for one, two in pairs
+        ]
+    both = [rng.sample(range(LARGEST + 1), 32) for _ in range(n)]
+    tests["union 16+16"] = [
+        (union_prompt(one[:16], one[16:]), equals(spell_set(one))) for one in both
+    ]
     return tests

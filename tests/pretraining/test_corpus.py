@@ -16,7 +16,7 @@ from secateur.pretraining.corpus import Corpus, CorpusConfig, Objective, documen
 from secateur.pretraining.desk import desk_document
 from secateur.pretraining.document import Document, Line, Span
 from secateur.pretraining.errors import CorpusError
-from secateur.pretraining.lists import OPERATIONS, check_answer, list_document
+from secateur.pretraining.lists import OPERATIONS, Operation, check_answer, list_document
 from secateur.pretraining.pressure import (
     PRESSURE,
     Split,
@@ -24,6 +24,10 @@ from secateur.pretraining.pressure import (
     held_out_pair,
     rates_of,
 )
+from secateur.pretraining.recipe import TrainConfig
+from secateur.pretraining.sets import SET_OPERATIONS
+
+CONFIGS = Path(__file__).parents[2] / "pretraining" / "configs"
 
 CONFIG = CorpusConfig(seed=3, growing=200)
 
@@ -139,6 +143,67 @@ def test_sort_and_merge_answers_are_right(seed: int, longest: int) -> None:
         found = list_document(operation, rng, longest)
         given_digits = parse_digits("".join(found.lines[0].text.split()[1:]))
         assert is_sorted_permutation(given_digits, parse_digits(found.lines[1].text))
+
+
+def lengths(operation: Operation, seed: int, longest: int, pair: int | None = None) -> list[int]:
+    """The lengths of the lists in a prompt."""
+    found = list_document(operation, random.Random(seed), longest, pair)
+    return [len(word) for word in found.lines[0].text.split()[1:]]
+
+
+def test_two_lists_are_no_longer_together_than_one_may_be_alone() -> None:
+    pairs = [lengths("merge", seed, 128, pair=64) for seed in range(400)]
+    assert max(map(max, pairs)) == 64
+    assert all(len(pair) == 2 for pair in pairs)
+    assert max(lengths("sort", seed, 128, pair=64)[0] for seed in range(400)) == 128
+    mended = [lengths("fix", seed, 128, pair=64) for seed in range(400)]
+    assert {len(lists) for lists in mended} == {2, 3}  # with the answer that is to be mended
+    assert max(max(lists[:2]) for lists in mended if len(lists) == 3) == 64
+    assert max(lists[0] for lists in mended if len(lists) == 2) == 128
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_long_merges_and_mends_are_right(seed: int) -> None:
+    for operation in ("merge", "fix"):
+        found = list_document(operation, random.Random(seed), 128, 64)
+        *given_lists, last = found.lines[0].text.split()[1:]
+        given_lists = [*given_lists, last] if operation == "merge" else given_lists
+        digits = parse_digits("".join(given_lists))
+        assert is_sorted_permutation(digits, parse_digits(found.lines[1].text))
+
+
+def test_a_share_of_the_lists_is_long_and_the_others_are_as_they_were() -> None:
+    long = CorpusConfig(seed=3, growing=1, shortest=16, long=0.5, late={"sort": 1, "copy": 1})
+    found = list(Corpus(long).documents(0, 800))
+    sizes = [len(one.lines[0].text.split()[1]) for one in found if one.family == "sort"]
+    assert max(sizes) > 100
+    assert 0.3 < sum(size > 16 for size in sizes) / len(sizes) < 0.55
+    copied = [len(one.lines[0].text.split()[1]) for one in found if one.family == "copy"]
+    assert max(copied) <= 32
+
+
+def test_sets_are_drawn_up_to_the_size_that_the_configuration_names() -> None:
+    small = CorpusConfig(seed=3, late={"intersect": 1, "union": 1}, growing=1, set_size=8)
+    found = list(Corpus(small).documents(10, 300))
+    assert {one.family for one in found} == {"intersect", "union"}
+    for one in found:
+        words = one.lines[0].text.split()[1:]
+        assert all(len(word) <= 2 * 8 for word in words)
+
+
+def test_the_shipped_models_second_part_goes_on_with_all_that_the_first_taught() -> None:
+    first, second = (TrainConfig.load(CONFIGS / f"seedling{part}.yaml") for part in ("", "-long"))
+    assert set(second.corpus.late) >= set(first.corpus.late)
+    assert {"intersect", "union"} <= set(second.corpus.late)
+    assert second.corpus.seed != first.corpus.seed
+    assert second.architecture == first.architecture
+    longest = max(
+        sum(len(line.text) + 1 for line in one.lines)
+        for one in Corpus(second.corpus).documents(0, 1500)
+        if one.family in (*OPERATIONS, *SET_OPERATIONS)
+    )
+    assert longest < second.architecture.context  # every character of a list is a token
 
 
 def test_a_check_shows_its_evidence_before_its_verdict() -> None:
