@@ -27,6 +27,7 @@ from breaking.report import as_json, broken, markdown, show
 from rich.console import Console
 
 from secateur.runtime.engines.checkpoint import load_checkpoint
+from secateur.runtime.logs import show_logs
 
 
 def main() -> int:
@@ -50,6 +51,7 @@ def main() -> int:
     import torch  # one thread: the children that are forked share the cores
 
     torch.set_num_threads(1)
+    show_logs(verbose=False)  # that words are not indexed while a disk is full is no news here
     began = time.monotonic()
     results = run_campaign(databases, sizes, load_checkpoint("seedling"), given.seed)
     seconds = time.monotonic() - began

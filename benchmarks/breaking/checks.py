@@ -21,6 +21,8 @@ from .tally import Tally
 
 __all__ = [
     "ACKNOWLEDGED",
+    "ALONE",
+    "CHAINS",
     "GOES_ON",
     "Event",
     "check_desks",
@@ -35,6 +37,7 @@ CHAINS = "every chain is contiguous and verifies"
 CONTENTS = "what is there is what was told"
 INTENDED = "every effect has its durable intent"
 NOT_AGAIN = "no tool acts twice on one intent"
+ALONE = "the stand-alone verifier says the same"
 GOES_ON = "the ledger opens again and goes on"
 
 _CONTENT = {

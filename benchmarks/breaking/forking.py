@@ -8,9 +8,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["fork", "in_child", "wait", "wait_long"]
+__all__ = ["fork", "in_child", "wait", "wait_for", "wait_long"]
 
 _PATIENCE = 60.0
 """Seconds after which a child that should have ended is killed, and the campaign with it."""
@@ -46,6 +47,13 @@ def wait(child: int) -> int:
             os.kill(child, signal.SIGKILL)
             raise TimeoutError(f"child {child} did not end within {_PATIENCE:g} s")
         time.sleep(0.001)
+
+
+def wait_for(path: Path, size: int, seconds: float = 0.5) -> None:
+    """Wait until a file is so long, but no longer than that."""
+    deadline = time.monotonic() + seconds
+    while path.stat().st_size < size and time.monotonic() < deadline:
+        time.sleep(0.0003)
 
 
 def wait_long(child: int) -> int:

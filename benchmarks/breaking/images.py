@@ -17,9 +17,9 @@ from pathlib import Path
 
 from secateur.runtime.ledger import connect, integrity
 
-from .checks import CHAINS, check_runs
+from .checks import CHAINS, check_runs, reading
 from .databases import SqlitePlace
-from .forking import wait
+from .forking import wait, wait_for
 from .journal import read
 from .tally import Tally
 from .victim import Errand, send
@@ -45,7 +45,8 @@ def take_images(place: SqlitePlace, folder: Path, images: int, seed: int) -> Tal
         os.close(tell)
         os.read(ready, 1)
         os.close(ready)
-        time.sleep(rng.uniform(0.005, 0.08))
+        wait_for(errand.journal, rng.randrange(2_000, 60_000))
+        time.sleep(rng.uniform(0, 0.01))
         os.kill(child, signal.SIGSTOP)
         os.waitpid(child, os.WUNTRACED)
         for suffix in ("", "-wal"):
@@ -83,10 +84,9 @@ def _check(folder: Path, journal: Path, tears: list[tuple[str, int, bytes]], tal
         Path(f"{torn}-shm").unlink(missing_ok=True)
         said = read(journal, synced=length)
         # As a writer would: an image from before the first transaction becomes a ledger now.
-        engine = connect.open_or_create(torn)
-        with engine.connect() as connection:
+        connect.open_or_create(torn).dispose()
+        with reading(str(torn)) as connection:
             check_runs(connection, said, said.asked, tally)
-            found = integrity.verify(engine)
-            tally.hold(CHAINS, found.ok, f"an image in which {what}: {found.first_bad}")
-        engine.dispose()
-        tally.done[f"images in which {what}"] += 1
+            found = integrity.verify(connection.engine)
+            tally.hold(CHAINS, found.ok, f"an image ({what}): {found.first_bad}")
+        tally.done[f"images: {what}"] += 1

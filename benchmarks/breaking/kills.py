@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.ledger import integrity
+from secateur.runtime.ledger import integrity, verifier
 from secateur.runtime.ledger.events import ErasedBlob, EventKind
 
-from .checks import CHAINS, GOES_ON, Event, check_desks, check_effects, check_runs, reading
+from .checks import ALONE, CHAINS, GOES_ON, Event, check_desks, check_effects, check_runs, reading
 from .databases import Place
-from .forking import wait
+from .forking import wait, wait_for
 from .journal import Testimony, read
 from .points import Trap
 from .tally import Tally
@@ -28,6 +28,16 @@ _GENERATION = 25
 """So many victims share a ledger, one after the other, before a new one is made."""
 
 
+_AGENTS_PASS = (
+    *(
+        f"{when} {kind} is queued"
+        for kind in ("model_intended", "judged", "tool_intended", "tool_returned", "run_finished")
+        for when in ("before", "after")
+    ),
+    "before COMMIT",
+    "after COMMIT",
+)
+"""Points that every run of the ops desk passes."""
 _COPYING = ["checkpoint", "begins"]
 
 
@@ -67,7 +77,7 @@ class _Killer:
             url=ledger.url,
             folder=self.folder,
             seed=f"{self.rng.random()}",
-            seconds=1.0,
+            seconds=0.6,
             go_on=ledger.left,
         )
 
@@ -75,29 +85,34 @@ class _Killer:
         """Let one victim live, to learn the named points and how often each is passed."""
         ledger = _Generation(self.place.new())
         self.kill(ledger, replace(self.errand(ledger), trap=Trap("before judged is queued", 9)))
-        errand = self.errand(ledger)  # goes on with what the first one left
-        status = wait(send(errand, None))
-        self.tally.hold(GOES_ON, status == 0, "the rehearsal failed")
-        said = self.check(ledger, errand)
-        passed: dict[str, int] = next(words[1] for words in said.words if words[0] == "passed")
-        fresh = self.errand(_Generation(self.place.new()))
-        wait(send(fresh, None))
-        made = next(words[1] for words in read(fresh.journal).words if words[0] == "passed")
+        # The next one goes on with what it left, in every way there is.
+        passed = self.live(ledger, replace(self.errand(ledger), every_way=True, seconds=30.0))
+        fresh = _Generation(self.place.new())
+        made = self.live(fresh, replace(self.errand(fresh), seconds=0.05))
         passed["opening: before a statement"] = made["opening: before a statement"]
         for kind in EventKind:
             for when in ("before", "after"):
                 assert f"{when} {kind} is queued" in passed, f"no {kind} was ever appended"
         return passed
 
-    def kill(self, ledger: _Generation, errand: Errand) -> None:
+    def live(self, ledger: _Generation, errand: Errand) -> dict[str, int]:
+        """Send one that nobody kills; the points that it passed, and how often."""
+        status = wait(send(errand, None))
+        self.tally.hold(GOES_ON, status == 0, "a rehearsal failed")
+        said = self.check(ledger, errand)
+        return next(words[1] for words in said.words if words[0] == "passed")
+
+    def kill(self, ledger: _Generation, errand: Errand, *, once_open: bool = False) -> None:
         """Send a victim, see it die, and look at what it left."""
         ready, tell = os.pipe()
         child = send(errand, self.checkpoint if errand.agents else None, tell)
         os.close(tell)
         if errand.trap is None and not errand.checkpoints:
-            if self.rng.random() < 0.85:  # the others die as they open the ledger, or soon after
+            # Some die as they open the ledger; the others when they have said so much or so.
+            if once_open or self.rng.random() < 0.85:
                 os.read(ready, 1)
-            time.sleep(self.rng.uniform(0, 0.6 if errand.agents else 0.06))
+                wait_for(errand.journal, self.rng.randrange(9_000 if errand.agents else 30_000))
+            time.sleep(self.rng.uniform(0, 0.01))
             os.kill(child, signal.SIGKILL)
         status = wait(child)
         os.close(ready)
@@ -136,6 +151,12 @@ class _Killer:
             check_runs(connection, ledger.said, ledger.said.asked, self.tally)
             found = integrity.verify(connection.engine)
             self.tally.hold(CHAINS, found.ok, f"the whole ledger: {found.first_bad}")
+        self.tally.done["ledgers"] += 1
+        if self.place.name == "sqlite":
+            events, _, wrong = verifier.verify(
+                verifier.open_ledger(Path(ledger.url)), None, None, None, None
+            )
+            self.tally.hold(ALONE, not wrong and events == found.events, f"{wrong[:1]}")
         self.place.drop(ledger.url)
 
 
@@ -157,7 +178,7 @@ def _left(events: Sequence[Event]) -> Left:
 
 def _where(said: Testimony, errand: Errand) -> str:
     if said.reached is not None:
-        return said.reached
+        return f"an agent's run {said.reached}" if errand.agents else said.reached
     if [words for words in said.words if words[0] == "checkpoint"][-1:] == [_COPYING]:
         return "during a WAL checkpoint"
     return "at a random moment of an agent's run" if errand.agents else "at a random moment"
@@ -184,14 +205,18 @@ def kill_many(place: Place, folder: Path, checkpoint: Checkpoint, kills: int, se
                 fresh = _Generation(place.new())
                 trap = Trap("opening: before a statement", kill.times)
                 killer.kill(fresh, replace(killer.errand(fresh), trap=trap))
-                killer.kill(fresh, killer.errand(fresh))
+                killer.kill(fresh, killer.errand(fresh), once_open=True)
                 killer.close(fresh)
             case "point":
                 often = min(passed[kill.point], 8)
                 trap = Trap(kill.point, killer.rng.randint(1, often))
                 killer.kill(ledger, replace(killer.errand(ledger), trap=trap))
             case "agents":
-                killer.kill(ledger, replace(killer.errand(ledger), agents=killer.rng.randint(1, 3)))
+                errand = replace(killer.errand(ledger), agents=killer.rng.randint(1, 3), go_on=())
+                if killer.rng.random() < 0.5:
+                    point = killer.rng.choice(_AGENTS_PASS)
+                    errand = replace(errand, trap=Trap(point, killer.rng.randint(1, 3)))
+                killer.kill(ledger, errand)
             case "checkpoint":
                 killer.kill(ledger, replace(killer.errand(ledger), checkpoints=True))
             case "random":

@@ -58,8 +58,15 @@ class Points:
         if self.phase == "writing":
             if threading.current_thread().name == "ledger":  # others only read
                 self.reach(f"{when} {_label(sql)}")
-        elif when == "before":
-            self.reach(f"{self.phase}: before a statement")
+        elif self.phase == "opening" and when == "before":
+            self.reach("opening: before a statement")
+        elif self.phase == "closing":
+            self.reach(f"closing: {when} a statement")
+
+    def part(self, when: Literal["before", "after"]) -> None:
+        """A connection is about to be let go, or has been."""
+        if self.phase == "closing":
+            self.reach(f"closing: {when} a connection is let go")
 
     def between(self, sql: str) -> None:
         """One row of several went in."""
@@ -135,6 +142,11 @@ def _install_sqlite(points: Points, keep_log: bool) -> None:
             super().commit()
             points.around("after", "COMMIT")
 
+        def close(self) -> None:
+            points.part("before")
+            super().close()
+            points.part("after")
+
     connect = sqlite3.connect
 
     def open_watched(*given: Any, **named: Any) -> Any:
@@ -153,6 +165,7 @@ def _install_psycopg(points: Points) -> None:
         return
     execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
     commit, copy = psycopg.Connection.commit, psycopg.Cursor.copy
+    close = psycopg.Connection.close
     write_row, leave = psycopg.Copy.write_row, psycopg.Copy.__exit__
 
     def watched_execute(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
@@ -192,9 +205,15 @@ def _install_psycopg(points: Points) -> None:
         commit(connection)
         points.around("after", "COMMIT")
 
+    def watched_close(connection: Any) -> None:
+        points.part("before")
+        close(connection)
+        points.part("after")
+
     psycopg.Cursor.execute = watched_execute
     psycopg.Cursor.executemany = watched_executemany
     psycopg.Cursor.copy = watched_copy
     psycopg.Copy.write_row = watched_row
     psycopg.Copy.__exit__ = watched_exit
     psycopg.Connection.commit = watched_commit
+    psycopg.Connection.close = watched_close

@@ -15,7 +15,7 @@ from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
 from . import making
 from .checks import CHAINS, GOES_ON, check_effects, check_runs, reading
 from .databases import PostgresPlace
-from .forking import fork, wait
+from .forking import fork, wait, wait_for
 from .journal import Journal, listen, read
 from .tally import Tally
 from .victim import Errand, effects_of, fill
@@ -40,13 +40,15 @@ def kill_servers(
             url=url,
             folder=folder,
             seed=f"{rng.random()}",
-            seconds=0.4,
+            seconds=1.0,
         )
+        errand.journal.touch()
         ready, tell = os.pipe()
         child = fork(lambda e=errand, t=tell: _endure(e, t))
         os.close(tell)
         os.read(ready, 1)
-        time.sleep(rng.uniform(0.01, 0.15))
+        wait_for(errand.journal, rng.randrange(1_000, 40_000))
+        time.sleep(rng.uniform(0, 0.01))
         if number < backends:
             tally.done["backends killed"] += _kill_backend(place, url)
             place.wait()

@@ -61,6 +61,8 @@ class Errand:
     seconds: float
     """It ends by itself after this long, if nobody kills it."""
     trap: Trap | None = None
+    every_way: bool = False
+    """Whether every way to go on is gone once, one after the other; else they are drawn."""
     agents: int = 0
     """So many agents run instead of the producers."""
     go_on: tuple[Left, ...] = ()
@@ -82,6 +84,7 @@ class Errand:
 
 def send(errand: Errand, checkpoint: Checkpoint | None, ready: int | None = None) -> int:
     """Fork the victim; it writes one byte to ``ready`` once the ledger is open."""
+    errand.journal.touch()  # it may die before it gets there
     return fork(lambda: _work(errand, checkpoint, ready))
 
 
@@ -108,6 +111,7 @@ async def _work(errand: Errand, checkpoint: Checkpoint | None, ready: int | None
     except SecateurError as error:
         journal.write("error", str(error))
     points.phase = "closing"
+    points.reach("closing: before the writer is told")
     await ledger.aclose()
     journal.write("passed", dict(points.passed))
 
@@ -140,7 +144,9 @@ async def _produce(errand: Errand, ledger: Ledger, rng: random.Random, stop: asy
     async def one_run(number: int) -> None:
         while not stop.is_set():
             log = await ledger.start(making.start(new_run_id(), number))
-            await fill(errand, log, rng, stop, steps=rng.randint(1, 5))
+            await fill(errand, log, rng, stop, _WAYS if errand.every_way else rng.randint(1, 5))
+            if errand.every_way:
+                return
 
     async def one_left(left: Left) -> None:
         log = await ledger.reopen(left.run)
@@ -150,7 +156,7 @@ async def _produce(errand: Errand, ledger: Ledger, rng: random.Random, stop: asy
         await log.resumed(making.start(left.run, 0), f"after victim {errand.number - 1}")
         for thought, attempt in left.open:
             await log.abandon(thought, attempt, "its process was killed")
-        await fill(errand, log, rng, stop, steps=rng.randint(1, 3))
+        await fill(errand, log, rng, stop, rng.randint(1, 3))
 
     await asyncio.gather(
         *(one_left(left) for left in errand.go_on),
@@ -162,6 +168,7 @@ async def fill(
     errand: Errand, log: RunLog, rng: random.Random, stop: asyncio.Event, steps: int
 ) -> None:
     """A run's whole life: some producers, so many steps each, and its end."""
+    every_way = errand.every_way
     sandbox = errand.sandbox(log.run)
     sandbox.mkdir(exist_ok=True)
     prefix = f"v{errand.number}"
@@ -171,19 +178,24 @@ async def fill(
         for step in range(steps):
             if stop.is_set():
                 return
-            await _step(log, rng, sandbox, f"{prefix}p{number}s{step}")
+            way = step if every_way else rng.randrange(_WAYS)
+            await _step(log, rng, sandbox, f"{prefix}p{number}s{step}", way)
 
-    await asyncio.gather(*(produce(number) for number in range(rng.randint(1, 3))))
+    producers = 1 if every_way else rng.randint(1, 3)
+    await asyncio.gather(*(produce(number) for number in range(producers)))
     await log.finish(RunStatus.DONE, "all is done")
 
 
-async def _step(log: RunLog, rng: random.Random, sandbox: Path, id: str) -> None:
-    """One thought with all that can come of it."""
+_WAYS = 8
+
+
+async def _step(log: RunLog, rng: random.Random, sandbox: Path, id: str, way: int) -> None:
+    """One thought, and one of the ways in which a run goes on from there."""
     await log.intend(making.intent(id, (f"{id}parent",)))
-    if rng.random() < 0.2:
+    if way == 0:
         await log.switch(id, 0, making.switch(), f"restart web\n> report of {id}, again")
     await log.judge(making.judged(id, rng))
-    match rng.randrange(7):
+    match way:
         case 0:
             await log.score(id, rng.random(), f"score {id}")
         case 1:
@@ -193,10 +205,11 @@ async def _step(log: RunLog, rng: random.Random, sandbox: Path, id: str) -> None
             await log.note(f"note {id}", {"tokens": rng.randrange(100)}, thought=id)
         case 3:
             await log.escalate(id, f"a rule asks for a person: {id}")
-            if rng.random() < 0.7:
-                approve = rng.random() < 0.5
-                await log.decide(id, approve=approve, by="breaker", reason=f"seen {id}")
+            approve = rng.random() < 0.5
+            await log.decide(id, approve=approve, by="breaker", reason=f"seen {id}")
         case 4:
+            await log.escalate(id, f"a rule asks for a person, who does not come: {id}")
+        case 5:
             await log.back_up(making.retry(id))
             await log.intend(making.intent(f"{id}again", (f"{id}parent",), attempt=1))
             await log.judge(making.judged(f"{id}again", rng, attempt=1))
