@@ -55,7 +55,7 @@ class _Refused:
 def run(
     agent: Annotated[
         str | None,
-        typer.Argument(help="A built-in agent (opsdesk, sort) or path/to/file.py:name."),
+        typer.Argument(help="A built-in agent (opsdesk, sort, intersect) or path/to/file.py:name."),
     ] = None,
     task: Annotated[str | None, typer.Argument(help="The task in plain words.")] = None,
     tasks: Annotated[
