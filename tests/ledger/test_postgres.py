@@ -85,29 +85,28 @@ async def test_nobody_does_what_is_not_theirs(roles, make, one_line):
         assert audit.verify().ok
 
 
-@pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE event SET body = body",
-        "DELETE FROM event",
-        "TRUNCATE event CASCADE",
-        "DELETE FROM blob",
-        "DELETE FROM thought",
-        "ALTER TABLE event DISABLE TRIGGER ALL",
-        "DROP TABLE tag_score",
-        "CREATE TABLE other (x int)",
-        "SET session_replication_role = replica",
-        "INSERT INTO alembic_version VALUES ('x')",
-    ],
+UNDOING = (
+    "UPDATE event SET body = body",
+    "DELETE FROM event",
+    "TRUNCATE event CASCADE",
+    "DELETE FROM blob",
+    "DELETE FROM thought",
+    "ALTER TABLE event DISABLE TRIGGER ALL",
+    "DROP TABLE tag_score",
+    "CREATE TABLE other (x int)",
+    "SET session_replication_role = replica",
+    "INSERT INTO alembic_version VALUES ('x')",
 )
-def test_no_role_can_undo_the_record(roles, group, statement):
+
+
+def test_no_role_can_undo_the_record(roles):
     import psycopg
 
-    with psycopg.connect(roles[group].replace("+psycopg", "")) as connection:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute(statement)
-        connection.rollback()
+    for url in roles.values():
+        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+            for statement in UNDOING:
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(statement)
 
 
 def test_the_commands_work_on_a_server(postgres, command):
@@ -207,12 +206,18 @@ def test_a_partition_is_not_guarded_by_its_tables_triggers(postgres):
             "RAISE EXCEPTION 'append-only'; END $$",
             "CREATE TRIGGER guard BEFORE DELETE OR TRUNCATE ON event "
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+            "CREATE TABLE erasure (run_id text, seq int, FOREIGN KEY (run_id, seq) "
+            "REFERENCES event)",
             "INSERT INTO event VALUES ('1', 0)",
+            "INSERT INTO erasure VALUES ('1', 0)",
             database=name,
         )
+        with pytest.raises(Exception, match="violates foreign key"):
+            postgres.execute("ALTER TABLE event DETACH PARTITION event_old", database=name)
+        postgres.execute("DELETE FROM erasure", database=name)
         with pytest.raises(Exception, match="append-only"):
             postgres.execute("DELETE FROM event", database=name)
-        postgres.execute("TRUNCATE event_old", database=name)
+        postgres.execute("DELETE FROM event_old", database=name)
         assert postgres.execute("SELECT count(*) FROM event", database=name) == [(0,)]
     finally:
         postgres.drop(name)
