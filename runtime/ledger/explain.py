@@ -13,6 +13,7 @@ from ...gates.verdict import Verdict
 from . import fetch, tables, tries
 from .chain import as_text, from_text
 from .errors import LedgerError
+from .events import EventKind
 from .explanation import DecisionRow, Explanation, TokenRow
 from .replay import Bound, Stored, what_would_pass
 from .rows import ThoughtRow
@@ -43,7 +44,7 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     return Explanation(
         run=about,
         thought=judged,
-        prompt=fetch.prompts(connection, [(run, thought)]).get((run, thought)),
+        prompt=_prompt(connection, events.get(thought, ())),
         rule=rule,
         in_place_of=None if rule is None else _replaced(bound, rule),
         decisions=tuple(_decisions(connection, judged)),
@@ -57,6 +58,15 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
+
+
+def _prompt(connection: Connection, events: Sequence[tries.Event]) -> str | None:
+    """What the model was asked the last time; None where it was not, or where it was erased."""
+    asked = [each for each in events if each["kind"] == EventKind.MODEL_INTENDED]
+    if not asked:
+        return None
+    found = fetch.content(connection, from_text(asked[-1]["blobs"])["prompt"])
+    return None if found is None else from_text(found.decode())["text"]
 
 
 def _replaced(bound: Bound, rule: Rule) -> Rule | None:

@@ -14,7 +14,6 @@ from ...gates.vocabulary import BoundVocabulary, Vocabulary
 from . import tables
 from .chain import as_text, blob_digest, event_hash, from_text
 from .errors import LedgerError
-from .events import EventKind
 from .judgements import judgement_from_json
 from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
@@ -280,23 +279,18 @@ def prompts(
     was asked for, or where it was erased."""
     if not thoughts:
         return {}
-    event = tables.event.c
-    wanted = (
-        sa.values(sa.column("run", sa.Text), sa.column("thought", sa.Text), name="wanted")
-        .data(list(thoughts))
-        .cte("wanted")
-    )
-    # Sorted here: asked for in order, SQLite would walk through whole runs.
+    # By the driver: SQLAlchemy would compile so many values anew each time.
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    wanted = ", ".join([f"({mark}, {mark})"] * len(thoughts))
     query = (
-        sa.select(event.run_id, event.thought_id, event.seq, event.blobs)
-        .select_from(wanted)
-        .join(
-            tables.event,
-            sa.and_(event.run_id == wanted.c.run, event.thought_id == wanted.c.thought),
-        )
-        .where(event.kind == EventKind.MODEL_INTENDED.value)
+        f"WITH wanted (run, thought) AS (VALUES {wanted}) "
+        "SELECT e.run_id, e.thought_id, e.seq, e.blobs FROM wanted CROSS JOIN event e "
+        "WHERE e.run_id = wanted.run AND e.thought_id = wanted.thought "
+        "AND e.kind = 'model_intended'"
     )
-    rows = sorted(connection.execute(query).all(), key=lambda row: row.seq)
+    given = tuple(each for thought in thoughts for each in thought)
+    # Sorted here: asked for in order, SQLite would walk through whole runs.
+    rows = sorted(connection.exec_driver_sql(query, given).all(), key=lambda row: row.seq)
     named = {(row.run_id, row.thought_id): from_text(row.blobs)["prompt"] for row in rows}
     found = contents(connection, list(named.values()))
     return {

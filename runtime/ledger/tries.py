@@ -13,7 +13,7 @@ from .explanation import SwitchRow, TryRow, WayBack
 from .fetch import content
 from .rows import ThoughtRow
 
-__all__ = ["events_of", "place", "switches", "tries"]
+__all__ = ["Event", "events_of", "place", "switches", "tries"]
 
 Event = Mapping[Any, Any]
 
