@@ -4,19 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
-
 from ...agents.thought import Status
 from ...gates.reading import Reading
 from ...gates.verdict import Action
-from . import tables
-from .chain import from_text, plain_text
+from .chain import plain_text
 from .events import EventKind
 
 __all__ = [
     "CHANGING",
     "Change",
-    "Derivation",
     "changes",
     "decision_row",
     "tag_score_rows",
@@ -188,45 +184,3 @@ def _emptied(body: Body) -> list[Change]:
 def _storable(text: str | None) -> str | None:
     """Without NUL, which PostgreSQL's text cannot hold; the blob and the event keep it."""
     return text.replace("\0", "\ufffd") if text else text
-
-
-def _named(table: sa.Table, row: Row) -> dict[str, Any]:
-    return dict(zip(table.c.keys(), row, strict=True))
-
-
-class Derivation:
-    """The derived rows of one run, made by taking its events in order."""
-
-    def __init__(self, agent: str) -> None:
-        self.agent = agent
-        self.thoughts: dict[str, dict[str, Any]] = {}
-        self.scores: dict[tuple[str, str], dict[str, Any]] = {}
-        self.decisions: dict[int, dict[str, Any]] = {}
-        self._recorded_by: dict[int, str] = {}
-
-    def take(self, event: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
-        """Apply one event; ``blobs`` are the bytes by digest, empty for those that were erased.
-
-        Raises ``KeyError`` or ``ValueError`` for an event that cannot be read.
-        """
-        body = from_text(event["body"])
-        kind = event["kind"]
-        if kind in (EventKind.JUDGED, EventKind.PLACED):
-            named = from_text(event["blobs"])
-            # No JSON value is empty, so an empty one was erased.
-            value = (blobs[named["value"]].decode() or None) if "value" in named else None
-            text = blobs[named["text"]].decode()
-            made = thought_row(event, body, self.agent, text, value, named.get("evidence"))
-            row = _named(tables.thought, made)
-            self.thoughts[row["id"]] = row
-            self._recorded_by[event["seq"]] = row["id"]
-            for each in tag_score_rows(event, body):
-                score = _named(tables.tag_score, each)
-                self.scores[row["id"], score["tag"]] = score
-        if kind == EventKind.DECIDED:
-            self.decisions[event["seq"]] = _named(tables.decision, decision_row(event, body))
-        for change in changes(event, body):
-            id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
-            row = self.thoughts.get(id or "")
-            if row is not None:
-                row.update(change.columns)

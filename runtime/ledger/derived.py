@@ -1,15 +1,94 @@
-"""The tables that are made from the events, against what the events say."""
+"""The tables that are made from the events: made anew from a whole chain, and compared."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
 
 from . import tables
+from .chain import from_text
 from .damage import DamageError, DamageKind, cut_off
-from .derive import Derivation
+from .derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
+from .events import EventKind
+from .links import COLUMNS
 
-__all__ = ["check_derived"]
+__all__ = ["Derivation", "check_derived"]
 
 _REMEDY: Final = "run `secateur db rebuild`"
+_RECORDING: Final = frozenset({EventKind.JUDGED.value, EventKind.PLACED.value})
+_TELLING: Final = _RECORDING | {kind.value for kind in CHANGING}
+_KINDS: Final = frozenset(kind.value for kind in EventKind)
+_THOUGHT: Final = {name: place for place, name in enumerate(tables.thought.c.keys())}
+
+
+class Derivation:
+    """The derived rows of one run, made by taking its events in order."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.thoughts: dict[str, Row] = {}
+        """By id."""
+        self.scores: dict[tuple[str, str], Row] = {}
+        """By thought and tag."""
+        self.decisions: dict[int, Row] = {}
+        """By event."""
+        self._recorded_by: dict[int, str] = {}
+
+    def take(self, columns: tuple, named: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
+        """Apply one event, its columns in the order of :class:`.Link`.
+
+        ``named`` are the digests of its blobs by name, ``contents`` their bytes by digest, empty
+        for those that were erased. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for an
+        event that cannot be read.
+        """
+        kind = columns[2]
+        if kind not in _TELLING:
+            if kind not in _KINDS:
+                raise ValueError(f"{kind!r} is no kind of event")
+            return
+        event = dict(zip(COLUMNS, columns, strict=True))
+        body = _read(columns[11])
+        if kind in _RECORDING:
+            self._record(event, body, named, contents)
+            return
+        if kind == EventKind.DECIDED:
+            self.decisions[columns[1]] = decision_row(event, body)
+        for change in changes(event, body):
+            id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
+            row = self.thoughts.get(id or "")
+            if row is not None:
+                self.thoughts[id or ""] = _changed(row, change.columns)
+
+    def _record(
+        self,
+        event: Mapping[str, Any],
+        body: Mapping[str, Any],
+        named: Mapping[str, str],
+        contents: Mapping[str, bytes],
+    ) -> None:
+        # No JSON value is empty, so an empty one was erased.
+        value = (contents[named["value"]].decode() or None) if "value" in named else None
+        text = contents[named["text"]].decode()
+        id = event["thought_id"]
+        evidence = named.get("evidence")
+        self.thoughts[id] = thought_row(event, body, self.agent, text, value, evidence)
+        self._recorded_by[event["seq"]] = id
+        for row in tag_score_rows(event, body):
+            self.scores[id, row[2]] = row
+
+
+def _read(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:  # a lone surrogate, which only Python's own reader takes
+        return from_text(text)
+
+
+def _changed(row: Row, columns: Mapping[str, Any]) -> Row:
+    cells = list(row)
+    for name, value in columns.items():
+        cells[_THOUGHT[name]] = value
+    return tuple(cells)
 
 
 def check_derived(
@@ -30,8 +109,9 @@ def check_derived(
 
 
 def _thoughts(made: Derivation, rows: Sequence[tuple], last: int) -> None:
-    names = tables.thought.c.keys()
-    id_at, seq_at = names.index("id"), names.index("seq")
+    id_at, seq_at = _THOUGHT["id"], _THOUGHT["seq"]
+    if {row[id_at]: row for row in rows} == made.thoughts:
+        return
     left = dict(made.thoughts)
     for row in sorted(rows, key=lambda row: str(row[seq_at]).zfill(12)):
         expected = left.pop(row[id_at], None)
@@ -43,35 +123,34 @@ def _thoughts(made: Derivation, rows: Sequence[tuple], last: int) -> None:
                 DamageKind.CHANGED,
                 f"thought {row[id_at]} stands in no event: it was put in; {_REMEDY}",
             )
-        if row != tuple(expected.values()):
-            wrong = next(n for n, v in zip(names, row, strict=True) if v != expected[n])
+        if row != expected:
+            wrong = next(n for n, at in _THOUGHT.items() if row[at] != expected[at])
             raise DamageError(
-                expected["seq"],
+                expected[seq_at],
                 DamageKind.CHANGED,
                 f"thought {row[id_at]}: {wrong} is not what its events say; {_REMEDY}",
             )
-    for id, expected in left.items():
-        raise DamageError(
-            expected["seq"],
-            DamageKind.MISSING,
-            f"thought {id} is not in the thought table; {_REMEDY}",
-        )
+    id, expected = next(iter(left.items()))
+    raise DamageError(
+        expected[seq_at],
+        DamageKind.MISSING,
+        f"thought {id} is not in the thought table; {_REMEDY}",
+    )
 
 
 def _scores(made: Derivation, rows: Sequence[tuple]) -> None:
-    expected = made.scores
-    if len(rows) == len(expected) and all(
-        (want := expected.get((row[1], row[2]))) is not None and tuple(want.values()) == row
-        for row in rows
-    ):
-        return
     found = {(row[1], row[2]): row for row in rows}
-    wanted = {key: tuple(row.values()) for key, row in expected.items()}
-    odd = [key for key in wanted | found if found.get(key) != wanted.get(key)]
-    thought, tag = min(odd, key=str) if odd else ("?", "?")
-    seq = made.thoughts.get(thought, {}).get("seq")
+    if found == made.scores:
+        return
+    odd = [key for key in made.scores | found if found.get(key) != made.scores.get(key)]
+    thought, tag = min(odd, key=str)
+    judged = made.thoughts.get(thought)
     kind = DamageKind.CHANGED if (thought, tag) in found else DamageKind.MISSING
-    raise DamageError(seq, kind, f"the scores of {tag} for thought {thought} are {kind}; {_REMEDY}")
+    raise DamageError(
+        None if judged is None else judged[_THOUGHT["seq"]],
+        kind,
+        f"the scores of {tag} for thought {thought} are {kind}; {_REMEDY}",
+    )
 
 
 def _decisions(made: Derivation, rows: Sequence[tuple], last: int) -> None:
@@ -81,7 +160,7 @@ def _decisions(made: Derivation, rows: Sequence[tuple], last: int) -> None:
         expected = left.pop(seq, None)
         if expected is None and isinstance(seq, int) and seq > last:
             raise cut_off(last, f"a decision was recorded by event {seq}")
-        if expected is None or tuple(expected.values()) != row:
+        if expected is None or expected != row:
             raise DamageError(
                 seq,
                 DamageKind.CHANGED,

@@ -13,11 +13,10 @@ from ...gates.canonical import digest as digest_of
 from . import tables
 from .chain import GENESIS, as_text, blob_digest, from_text
 from .damage import Damage, DamageError, DamageKind, cut_off
-from .derive import Derivation
-from .derived import check_derived
+from .derived import Derivation, check_derived
 from .diagnosis import broken_link, gap
 from .events import EventKind
-from .links import COLUMNS, Link, link_hash
+from .links import Link, link_hash
 from .sweep import Span, Sweep
 
 __all__ = ["Mark", "Marks", "Walked", "policy_fault", "walk"]
@@ -180,7 +179,7 @@ class _Run:
             hash = columns[13]
             if link_hash(columns) != hash or columns[12] != self.head:
                 return whole, broken_link(self.sweep, columns, self.head, self.bound)
-            if (mark := self._disowned(seq, hash)) is not None:
+            if seq in self.marks and (mark := self._disowned(seq, hash)) is not None:
                 return whole, DamageError(
                     seq,
                     DamageKind.CHANGED,
@@ -252,11 +251,14 @@ class _Run:
         for columns, named in whole:
             for name, digest in named.items():
                 held = found.get(digest)
-                if held is None or not _matches(held, digest):
-                    self._not_whole(columns[1], name, digest, held)
-                    contents[digest] = b""
-                else:
-                    contents[digest] = held[1]
+                try:
+                    if held is not None and sha256(held[0] + held[1]).hexdigest() == digest:
+                        contents[digest] = held[1]
+                        continue
+                except TypeError:  # another type than bytes: somebody wrote it by hand
+                    pass
+                self._not_whole(columns[1], name, digest, held)
+                contents[digest] = b""
             self.blobs += len(named)
         return contents
 
@@ -283,11 +285,11 @@ class _Run:
         raise DamageError(seq, DamageKind.CHANGED, f"the {name} of event {seq} was changed")
 
     def _derive(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
-        for columns, _ in whole:
+        for columns, named in whole:
             if columns[2] == EventKind.ERASED:
                 self._erased(columns)
             try:
-                self.derivation.take(dict(zip(COLUMNS, columns, strict=True)), contents)
+                self.derivation.take(columns, named, contents)
             except (KeyError, ValueError, TypeError) as error:
                 raise _unreadable(columns[1], error) from None
 
@@ -391,10 +393,6 @@ def _digest(held: tuple[Any, Any]) -> str | None:
         return sha256(held[0] + held[1]).hexdigest()
     except TypeError:  # another type than bytes: somebody wrote it by hand
         return None
-
-
-def _matches(held: tuple[Any, Any], digest: str) -> bool:
-    return _digest(held) == digest
 
 
 def _unreadable(seq: int, error: Exception) -> DamageError:
