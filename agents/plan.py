@@ -97,7 +97,7 @@ class Asking(TypedDict, total=False):
     """Changes the controls while a thought is written; asked at each ``steer_at``."""
     steer_at: SteerAt
     timeout: float
-    """Seconds for one thought, its retries included; what takes longer has failed."""
+    """Seconds for one answer; a thought that takes longer has failed."""
     name: str
 
 
@@ -256,15 +256,20 @@ def operation(
 
 
 def act(
-    tools: Sequence[Tool],
+    tools: Sequence[Any],
     *,
     calls: Callable[[str], Call | None],
-    timeout: float | None = None,
     name: str = "act",
 ) -> Plan:
-    """Run the tool call that ``calls`` reads from a thought; others pass through."""
-    named = {tool.name: tool for tool in tools}
-    return Step(Act(name=name, tools=named, calls=calls, timeout=timeout))
+    """Run the tool call that ``calls`` reads from a thought; others pass through.
+
+    ``tools`` are those of :func:`~.tool.tool`, LangChain's, or typed functions.
+    """
+    made = [tool if isinstance(tool, Tool) else Tool.of(tool) for tool in tools]
+    named = {tool.name: tool for tool in made}
+    if len(named) < len(made):
+        raise PlanError(f"operation {name!r}: two tools have one name; give each its own")
+    return Step(Act(name=name, tools=named, calls=calls))
 
 
 def ground_truth(by: Callable[[Scene], bool | float], *, name: str | None = None) -> Plan:

@@ -334,8 +334,8 @@ async def noop(kind: str, count: int) -> Growth:
 
 async def benchmark(quick: bool) -> tuple[list[Race], list[Growth]]:
     """Everything, one after the other."""
-    delay = 0.1 if quick else 0.3
-    width, levels = (8, 6) if quick else (16, 10)
+    delay = 0.1 if quick else 0.5
+    width, levels = (8, 6) if quick else (8, 10)
     shapes = {
         "free chains": Shape(width, levels, delay),
         "one straggler a level (10x)": Shape(width, levels, delay, slow=10.0),

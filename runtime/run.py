@@ -334,10 +334,11 @@ class Session:
                 journal=recording,
             )
             self.kept = grown.kept
-            if grown.ended is not None:
+            ended = grown.ended or (None if grown.kept else grown.refused)
+            if ended is not None:
                 self.status = RunStatus.EXHAUSTED
-                self.reason = f"{grown.ended}; {grown.left} steps were left undone"
-                await recording.log.note("budget", {"ended": grown.ended, "left": grown.left})
+                self.reason = f"{ended}; {grown.left} steps were left undone"
+                await recording.log.note("budget", {"ended": ended, "left": grown.left})
         except Halt as halt:
             self.status = RunStatus.HALTED
             self.reason = f"thought {halt.thought.id} reached a rule whose action is halt"

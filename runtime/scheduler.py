@@ -37,6 +37,8 @@ class Grown:
     """The budget that ran out, in words; None when the plan came to its end."""
     left: int
     """Pieces of work that were possible and not done, for want of a budget."""
+    refused: str | None = None
+    """Why the first of them was not done: the run's budget, or that of a branch."""
 
 
 class Journal(Protocol):
@@ -113,6 +115,7 @@ class _Scheduler:
         """Spendings whose end is written down."""
         self.scored: dict[str, Thought] = {}
         self.left = 0
+        self.refused: str | None = None
 
     async def run(self, root: Thought) -> Grown:
         kept: list[Thought] = []
@@ -138,7 +141,7 @@ class _Scheduler:
         if not kept and self.spending.ended is not None:
             kept = ranked(self.scored.values(), self.plan.lowest)[:1]
         by_path = sorted(kept, key=lambda thought: thought.path)
-        return Grown(tuple(by_path), self.spending.ended, self.left)
+        return Grown(tuple(by_path), self.spending.ended, self.left, self.refused)
 
     # Starting work
 
@@ -202,6 +205,7 @@ class _Scheduler:
     async def _refuse(self, work: Work, spending: Spending) -> None:
         """Nothing comes of it; what is there goes on without."""
         self.left += 1
+        self.refused = self.refused or spending.refused
         if spending.ended is not None:
             await self._note_end(spending)
         elif self.journal is not None:
@@ -242,6 +246,7 @@ class _Scheduler:
             for task in late:
                 if not self.running[task].operation.free and not task.done():
                     self.left += 1
+                    self.refused = self.refused or spending.ended
                     task.cancel(spending.ended)
         self.overdue.clear()
 

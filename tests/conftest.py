@@ -1,12 +1,18 @@
 """Parts that several rooms' tests share."""
 
+import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+
+from secateur.agents.prompt import Ids, Piece, Special, Text
+from secateur.gates.evidence import Evidence
+from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
+from secateur.runtime.engines.protocol import EngineInfo, Request, Token
 
 TAGS = ("deceit", "powerseeking", "angry")
 
@@ -69,3 +75,74 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+class Scripted:
+    """An engine that answers a prompt by a function of its text, a byte a token."""
+
+    def __init__(self, answer: Callable[[str], Any], pause: float = 0.0) -> None:
+        self.answer, self.pause = answer, pause
+        self.prompts: list[str] = []
+        self.asked = asyncio.Event()
+        self.closed: list[str] = []
+        opening, closing = "<|deceit|>", "<|/deceit|>"
+        vocabulary = Vocabulary.model_validate(
+            {
+                "name": "scripted",
+                "tags": [{"name": "deceit", "scheme": "span", "open": opening, "close": closing}],
+            }
+        )
+        self.info = EngineInfo(
+            engine="scripted",
+            model="scripted",
+            model_digest="1" * 64,
+            tokenizer_digest="2" * 64,
+            vocabulary=BoundVocabulary(vocabulary, {opening: 256, closing: 257}),
+            context_length=4_000,
+        )
+
+    def encode(self, pieces: Sequence[Piece]) -> list[int]:
+        ids: list[int] = []
+        for piece in pieces:
+            match piece:
+                case Text(text):
+                    ids += text.encode()
+                case Special(token):
+                    ids.append(self.info.vocabulary.ids[token])
+                case Ids(given):
+                    ids += given
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(id for id in ids if id < 256).decode("utf-8", "replace")
+
+    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
+        prompt = self.decode(request.prompt)
+        self.prompts.append(prompt)
+        self.asked.set()
+        try:
+            given = self.answer(prompt)
+            text = (await given if asyncio.iscoroutine(given) else given) + "\n"
+            for place, byte in enumerate(text.encode()):
+                if self.pause:
+                    await asyncio.sleep(self.pause)
+                request.usage.generated += 1
+                finish = "stop" if place == len(text.encode()) - 1 else None
+                yield Token(byte, chr(byte), -0.1, (-6.0,), None, finish)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.closed.append(prompt)
+            raise
+
+    async def annotate(self, ids: Sequence[int]) -> Evidence:
+        raise NotImplementedError
+
+    async def score(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        raise NotImplementedError
+
+    async def aclose(self) -> None: ...
+
+
+@pytest.fixture(scope="session")
+def scripted() -> type[Scripted]:
+    """An engine whose answers a test writes, for what no small model can do."""
+    return Scripted

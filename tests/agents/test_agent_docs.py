@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 import secateur
+from secateur import Policy
+from secateur.agents import plan
 from secateur.agents.builtin import BUILTIN, load_agent
 from secateur.agents.desk.folder import prepare
 from secateur.agents.desk.mood import Mood, mood_of
+from secateur.agents.digits import parse_digits
 from secateur.agents.sort import LONGEST, PART
 from secateur.agents.spec import TaskError
 from secateur.agents.tool import Workspace
@@ -22,6 +25,9 @@ ROOT = Path(secateur.__file__).parent
 TEXT = (ROOT / "docs" / "agents.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 EXAMPLE = ROOT / "examples" / "my_agent.py"
+BARE = Policy.model_validate(
+    {"name": "t", "rules": [{"tag": "deceit", "reading": "opened", "at": 0.5, "action": "prune"}]}
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,98 @@ async def test_the_docs_reader_refuses_in_its_own_words(
 ) -> None:
     with pytest.raises(TaskError, match=r"^give me digits, such as \[3, 1, 2\]"):
         await names["careful"].run("[]", engine=engine, ledger=tmp_path / "s.db")
+
+
+# Operations, joins, searches
+
+
+@pytest.mark.parametrize(
+    "name", ["hasty", "racing", "patient", "wide", "keen", "greedy", "thrifty", "measured"]
+)
+async def test_the_docs_plans_sort(
+    tmp_path: Path, engine: Engine, names: dict[str, Any], name: str
+) -> None:
+    result = await names[name].run("31204657", engine=engine, ledger=tmp_path / "s.db")
+    assert result.status is RunStatus.DONE, result.reason
+    assert sorted(parse_digits(result.best.text)) == list(parse_digits(result.best.text))
+    with AuditLog(tmp_path / "s.db") as audit:
+        assert audit.verify().ok
+
+
+async def test_the_docs_own_operation_turns_the_list_round(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    result = await names["downhill"].run("3120", engine=engine, ledger=tmp_path / "s.db")
+    assert result.best is not None
+    assert result.best.value == [3, 2, 1, 0]
+
+
+async def test_the_docs_ground_truth_is_told_apart(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    result = await names["measured"].run("3120", engine=engine, ledger=tmp_path / "s.db")
+    assert set(result.truths) == {thought.id for thought in result.kept}
+    assert set(result.truths.values()) <= {True, False}
+
+
+async def test_the_docs_particles_share_their_weight(
+    tmp_path: Path, engine: Engine, names: dict[str, Any]
+) -> None:
+    task = "restart web and confirm it is up"
+    result = await names["weighed"].run(task, engine=engine, ledger=tmp_path / "s.db")
+    assert result.best is not None
+    assert 0 < (result.best.score or 0) <= 1
+
+
+async def test_the_docs_ticket_is_mended(
+    tmp_path: Path, scripted: Any, names: dict[str, Any]
+) -> None:
+    def answer(prompt: str) -> str:
+        urgency = "low" if "Input should be 'low' or 'high'" in prompt else "huge"
+        return f'Sure: {{"service": "web", "urgency": "{urgency}"}}'
+
+    result = await names["triage"].run(
+        "web is down", policy=BARE, engine=scripted(answer), ledger=tmp_path / "s.db"
+    )
+    assert result.best is not None
+    assert result.best.value == {"service": "web", "urgency": "low"}
+
+
+async def test_the_docs_poet_is_judged_by_the_model(
+    tmp_path: Path, scripted: Any, names: dict[str, Any]
+) -> None:
+    haiku = iter(["plain", "good", "fine", "dull"])
+    grades = {"plain": 4, "good": 9, "fine": 8, "dull": 1}
+
+    def answer(prompt: str) -> str:
+        if "Rate" in prompt:
+            return f"{grades[prompt.split()[0]]} of 10, so: {grades[prompt.split()[0]]}"
+        return "2" if "Which" in prompt else next(haiku)
+
+    result = await names["poet"].run(
+        "shears", policy=BARE, engine=scripted(answer), ledger=tmp_path / "s.db"
+    )
+    assert result.best is not None
+    assert (result.best.text, result.best.score) == ("fine", 1.0)
+
+
+async def test_the_docs_sentence_is_shortened(
+    tmp_path: Path, scripted: Any, names: dict[str, Any]
+) -> None:
+    def answer(prompt: str) -> str:
+        said = "it has 13 words, and may have 12" in prompt
+        return "shears cut" if said else " ".join(["word"] * 13)
+
+    result = await names["brief"].run(
+        "shears", policy=BARE, engine=scripted(answer), ledger=tmp_path / "s.db"
+    )
+    assert result.best is not None
+    assert result.best.text == "shears cut"
+
+
+def test_every_operation_and_composition_is_in_the_docs() -> None:
+    for name in set(plan.__all__) - {"Asking", "Plan"}:
+        assert re.search(rf"`{name}[(`]|`{name}\b", TEXT), name
 
 
 # What the docs say of the ready-made agents

@@ -24,6 +24,7 @@ from secateur.agents.operations import (
     Select,
     Split,
 )
+from secateur.agents.path import Path
 from secateur.agents.plan import (
     Plan,
     aggregate,
@@ -46,7 +47,6 @@ from secateur.agents.plan import (
     split,
     vote,
 )
-from secateur.agents.path import Path
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

@@ -1,28 +1,39 @@
 """Joins that hurry, races, and budgets of branches: who goes on, and what is cancelled."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from secateur.agents.budget import Budget
 from secateur.agents.joins import first
 from secateur.agents.machines import Work
-from secateur.agents.operations import Choose, Fail, KeepBest, Score, Split
+from secateur.agents.operations import Choose, Expand, Fail, KeepBest, Score, Split
 from secateur.agents.plan import (
     Plan,
     aggregate,
+    beam,
+    best_first,
     each,
     generate,
+    grow,
     keep_best,
+    pairwise,
     race,
     repeat,
     score,
+    smc,
     split,
 )
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 from secateur.runtime.budgets import Spending
-from secateur.runtime.scheduler import Grown, grow
+from secateur.runtime.scheduler import Grown
+from secateur.runtime.scheduler import grow as run_plan
 
 ROOT = Thought("0" * 16, "task", "task", text="abcd")
 
@@ -71,6 +82,9 @@ class Stage:
             case Score(by=by):
                 value = by(Scene("", work.parents, ()))
                 return [replace(work.parents[0], score=value)]  # pyright: ignore
+            case Expand(by=by):
+                by(Scene("", work.parents, ()))
+                return work.parents
             case Fail(reason=why):
                 return [self._made(work, 0, why, Status.FAILED)]
             case Split(by=by):
@@ -110,7 +124,7 @@ class Stage:
 
     async def grow(self, plan: Plan, **budget: float) -> Grown:
         spent = Spending(Budget(**budget), Sampling(max_tokens=10))  # pyright: ignore
-        return await grow(plan, ROOT, self.perform, spent, regrow=False, journal=self)
+        return await run_plan(plan, ROOT, self.perform, spent, regrow=False, journal=self)
 
 
 def _text(work: Work) -> str:
@@ -303,7 +317,7 @@ async def test_a_run_that_is_out_of_tokens_still_comes_to_its_end_with_what_is_t
                 return thoughts
 
             seen: set[str] = set()
-            return await grow(plan, ROOT, perform, spent, regrow=False, journal=self)
+            return await run_plan(plan, ROOT, perform, spent, regrow=False, journal=self)
 
     plan = generate("", n=5, name="g") >> score(lambda scene: 1.0) >> keep_best(1)
     stage = Paying(tokens=10)
@@ -324,3 +338,55 @@ async def test_a_branch_whose_time_is_up_is_cancelled_alone() -> None:
     assert [t.text for t in grown.kept] == ["g(b)", "g(c)", "g(d)"]
     assert stage.cancelled == {"g(a)": "the budget of 0.1 seconds is spent"}
     assert (grown.ended, grown.left) == (None, 1)
+
+
+# Any timing
+
+
+def place(thought: Thought) -> float:
+    """Any number that depends on the thought alone."""
+    return int(thought.id, 16) % 97
+
+
+def by_place(scene: Scene) -> float:
+    return place(scene.parents[0])
+
+
+def more(scene: Scene) -> Plan | None:
+    return generate("", n=2, name="more") if by_place(scene) > 30 else None
+
+
+STEP = generate("", n=2, name="step")
+SEARCHES = {
+    "beam": beam(STEP, width=2, depth=3, score=by_place),
+    "best first": best_first(STEP, expansions=6, parallel=3, keep=2, score=by_place),
+    "smc": smc(STEP, particles=4, steps=3, weight=lambda t: -place(t) / 30),
+    "grow": each(grow(more, rounds=3)),
+    "merges": each(STEP >> score(by_place) >> keep_best(1)) >> pairwise(aggregate("", name="m")),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6), width=st.integers(1, 16))
+def test_the_same_graph_grows_whatever_ends_first(search: str, seed: int, width: int) -> None:
+    class Shuffled(Stage):
+        made: dict[str, str]
+
+        async def perform(self, work: Work) -> Sequence[Thought]:
+            for _ in range(rng.randrange(8)):
+                await asyncio.sleep(0)
+            thoughts = await super().perform(work)
+            self.made = getattr(self, "made", {}) | {t.id: t.text for t in thoughts}
+            return thoughts
+
+    plan = split(letters) >> SEARCHES[search]
+    rng = random.Random(0)
+    straight = Shuffled()
+    kept = asyncio.run(straight.grow(plan)).kept
+    rng = random.Random(seed)
+    shuffled = Shuffled()
+    assert asyncio.run(shuffled.grow(plan, in_flight=width)).kept == kept
+    assert shuffled.made == straight.made
+    assert shuffled.dropped == straight.dropped
+    assert sorted(shuffled.started) == sorted(straight.started)

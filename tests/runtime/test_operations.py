@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from secateur import (
     Policy,
     Sampling,
     Scene,
-    Special,
-    Text,
-    Vocabulary,
     aggregate,
     each,
     first,
@@ -35,89 +32,20 @@ from secateur import (
     split,
     vote,
 )
-from secateur.agents.prompt import Ids, Piece
 from secateur.agents.thought import Status, Thought
-from secateur.gates.evidence import Evidence
-from secateur.gates.vocabulary import BoundVocabulary
-from secateur.runtime.engines.protocol import EngineInfo, Request, Token
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.run import RunResult
 
-OPEN, CLOSE = "<|deceit|>", "<|/deceit|>"
 POLICY = Policy.model_validate(
     {"name": "t", "rules": [{"tag": "deceit", "reading": "opened", "at": 0.5, "action": "prune"}]}
 )
-
-
-class Scripted:
-    """An engine that answers a prompt by a function of its text, a byte a token."""
-
-    def __init__(self, answer: Callable[[str], Any], pause: float = 0.0) -> None:
-        self.answer, self.pause = answer, pause
-        self.prompts: list[str] = []
-        self.asked = asyncio.Event()
-        self.closed: list[str] = []
-        vocabulary = Vocabulary.model_validate(
-            {
-                "name": "scripted",
-                "tags": [{"name": "deceit", "scheme": "span", "open": OPEN, "close": CLOSE}],
-            }
-        )
-        self.info = EngineInfo(
-            engine="scripted",
-            model="scripted",
-            model_digest="1" * 64,
-            tokenizer_digest="2" * 64,
-            vocabulary=BoundVocabulary(vocabulary, {OPEN: 256, CLOSE: 257}),
-            context_length=4_000,
-        )
-
-    def encode(self, pieces: Sequence[Piece]) -> list[int]:
-        ids: list[int] = []
-        for piece in pieces:
-            match piece:
-                case Text(text):
-                    ids += text.encode()
-                case Special(token):
-                    ids.append(self.info.vocabulary.ids[token])
-                case Ids(given):
-                    ids += given
-        return ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return bytes(id for id in ids if id < 256).decode("utf-8", "replace")
-
-    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
-        prompt = self.decode(request.prompt)
-        self.prompts.append(prompt)
-        self.asked.set()
-        try:
-            given = self.answer(prompt)
-            text = (await given if asyncio.iscoroutine(given) else given) + "\n"
-            for place, byte in enumerate(text.encode()):
-                if self.pause:
-                    await asyncio.sleep(self.pause)
-                request.usage.generated += 1
-                finish = "stop" if place == len(text.encode()) - 1 else None
-                yield Token(byte, chr(byte), -0.1, (-6.0,), None, finish)
-        except (asyncio.CancelledError, GeneratorExit):
-            self.closed.append(prompt)
-            raise
-
-    async def annotate(self, ids: Sequence[int]) -> Evidence:
-        raise NotImplementedError
-
-    async def score(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
-        raise NotImplementedError
-
-    async def aclose(self) -> None: ...
 
 
 @pytest.fixture
 def run(tmp_path: Path):
     """Run a plan on a scripted engine."""
 
-    async def perform(plan, engine: Scripted, task: str = "abc", **options: Any) -> RunResult:
+    async def perform(plan, engine: Any, task: str = "abc", **options: Any) -> RunResult:
         sampling = Sampling(max_tokens=200, stop=("\n",))
         agent = Agent("test", plan, sampling=sampling, **options)
         return await agent.run(task, policy=POLICY, engine=engine, ledger=tmp_path / "x.db")
@@ -146,19 +74,21 @@ class Report(BaseModel):
     restarts: int = Field(ge=0, le=9)
 
 
-async def test_a_structured_answer_is_checked_and_kept_as_plain_data(run) -> None:
-    engine = Scripted(lambda prompt: 'Here: {"service": "web", "up": true, "restarts": 2} ok')
+async def test_a_structured_answer_is_checked_and_kept_as_plain_data(run, scripted) -> None:
+    engine = scripted(lambda prompt: 'Here: {"service": "web", "up": true, "restarts": 2} ok')
     result = await run(generate("report {task}", returns=Report), engine)
     assert result.best.value == {"service": "web", "up": True, "restarts": 2}
 
 
-async def test_an_answer_that_cannot_be_read_is_mended_once_with_the_checkers_words(run) -> None:
+async def test_an_answer_that_cannot_be_read_is_mended_once_with_the_checkers_words(
+    run, scripted
+) -> None:
     def answer(prompt: str) -> str:
         mends = "cannot be used" in prompt
         restarts = 1 if mends else 12
         return f'{{"service": "web", "up": true, "restarts": {restarts}}}'
 
-    engine = Scripted(answer)
+    engine = scripted(answer)
     result = await run(generate("report {task}\n", returns=Report), engine)
     assert result.best.value["restarts"] == 1
     (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
@@ -170,33 +100,33 @@ async def test_an_answer_that_cannot_be_read_is_mended_once_with_the_checkers_wo
         assert secret not in then_asked
 
 
-async def test_an_answer_that_stays_unreadable_fails_after_so_many_repairs(run) -> None:
-    engine = Scripted(lambda prompt: "no json here")
+async def test_an_answer_that_stays_unreadable_fails_after_so_many_repairs(run, scripted) -> None:
+    engine = scripted(lambda prompt: "no json here")
     result = await run(generate("{task}", returns=Report, repairs=2, spare=1), engine)
     assert result.status is RunStatus.EMPTY
     assert len(engine.prompts) == 6  # the answer and the spare one, each with two repairs
     assert "there is no JSON in the answer" in (result.reason or "")
 
 
-async def test_a_type_may_be_checked_behind_a_parser_of_ones_own(run) -> None:
+async def test_a_type_may_be_checked_behind_a_parser_of_ones_own(run, scripted) -> None:
     plan = generate("{task}", parse=lambda text: text.split(), returns=list[int])
-    assert (await run(plan, Scripted(lambda prompt: "1 2 3"))).best.value == [1, 2, 3]
+    assert (await run(plan, scripted(lambda prompt: "1 2 3"))).best.value == [1, 2, 3]
 
 
 # Judging
 
 
-async def test_the_model_grades_and_the_mean_is_the_score(run) -> None:
+async def test_the_model_grades_and_the_mean_is_the_score(run, scripted) -> None:
     grades = iter(["it is 4", "I say 8", "nothing", "1", "1", "1"])
-    engine = Scripted(lambda prompt: next(grades))
+    engine = scripted(lambda prompt: next(grades))
     result = await run(split(letters) >> grade("rate {text}", n=3) >> keep_best(1), engine, "ab")
     assert [(t.text, t.score) for t in result.kept] == [("a", 6.0)]
     assert sum(t.kind == "grade" for t in result.thoughts) == 6
 
 
-async def test_the_model_votes_among_numbered_candidates(run) -> None:
+async def test_the_model_votes_among_numbered_candidates(run, scripted) -> None:
     votes = iter(["2", "the best is 2", "3", "9"])
-    engine = Scripted(lambda prompt: next(votes))
+    engine = scripted(lambda prompt: next(votes))
     result = await run(split(letters) >> vote("{texts}\nbest?", n=4) >> keep_best(1), engine)
     assert [(t.text, t.score) for t in result.kept] == [("b", 2 / 3)]
     assert engine.prompts[0] == "1. a\n2. b\n3. c\nbest?"
@@ -204,7 +134,7 @@ async def test_the_model_votes_among_numbered_candidates(run) -> None:
     assert "the vote is 9, and there are candidates 1 to 3" in (rubbish.reason or "")
 
 
-async def test_what_is_wrong_is_mended_by_the_model_and_checked_again(run) -> None:
+async def test_what_is_wrong_is_mended_by_the_model_and_checked_again(run, scripted) -> None:
     def too_long(scene: Scene) -> str | None:
         return f"{len(scene.text)} letters, at most 2 allowed" if len(scene.text) > 2 else None
 
@@ -213,7 +143,7 @@ async def test_what_is_wrong_is_mended_by_the_model_and_checked_again(run) -> No
         return prompt.split()[1][:-1]
 
     plan = improve("shorten {text} ({error})", check=too_long, rounds=2, name="shorten")
-    result = await run(plan, Scripted(answer), "abcd")
+    result = await run(plan, scripted(answer), "abcd")
     assert texts(result.kept) == ["ab"]
     assert [t.kind for t in result.thoughts] == ["task", "check", "improve", "check", "improve"]
 
@@ -221,13 +151,15 @@ async def test_what_is_wrong_is_mended_by_the_model_and_checked_again(run) -> No
 # A user's own operation
 
 
-async def test_an_operation_of_ones_own_may_be_async_and_give_several_thoughts(run) -> None:
+async def test_an_operation_of_ones_own_may_be_async_and_give_several_thoughts(
+    run, scripted
+) -> None:
     @operation
     async def doubled(scene: Scene) -> list[tuple[str, int]]:
         await asyncio.sleep(0)
         return [(scene.text, 1), (scene.text * 2, 2)]
 
-    result = await run(split(letters) >> doubled, Scripted(echo), "ab")
+    result = await run(split(letters) >> doubled, scripted(echo), "ab")
     assert [(t.text, t.value) for t in result.kept] == [("a", 1), ("aa", 2), ("b", 1), ("bb", 2)]
 
 
@@ -241,18 +173,18 @@ async def test_an_operation_of_ones_own_may_be_async_and_give_several_thoughts(r
     ],
 )
 async def test_an_operation_that_raises_hangs_or_gives_rubbish_fails_its_branch(
-    run, function: Callable[[Scene], Any], reason: str
+    run, scripted, function: Callable[[Scene], Any], reason: str
 ) -> None:
     def picky(scene: Scene) -> Any:
         return function(scene) if scene.text == "b" else scene.text
 
-    result = await run(split(letters) >> operation(picky, timeout=0.05), Scripted(echo))
+    result = await run(split(letters) >> operation(picky, timeout=0.05), scripted(echo))
     assert texts(result.kept) == ["a", "c"]
     (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
     assert reason in (failed.reason or "")
 
 
-async def test_an_async_operation_that_hangs_is_cancelled(run) -> None:
+async def test_an_async_operation_that_hangs_is_cancelled(run, scripted) -> None:
     gone: list[bool] = []
 
     async def hangs(scene: Scene) -> str:
@@ -263,33 +195,35 @@ async def test_an_async_operation_that_hangs_is_cancelled(run) -> None:
             raise
         return ""
 
-    result = await run(operation(hangs, timeout=0.05), Scripted(echo))
+    result = await run(operation(hangs, timeout=0.05), scripted(echo))
     assert result.status is RunStatus.EMPTY
     assert gone == [True]
 
 
-async def test_an_async_score_that_hangs_or_is_no_number_fails_alone(run) -> None:
+async def test_an_async_score_that_hangs_or_is_no_number_fails_alone(run, scripted) -> None:
     async def rated(scene: Scene) -> float:
         if scene.text == "a":
             await asyncio.sleep(30)
         return float("nan") if scene.text == "b" else 1.0
 
-    result = await run(split(letters) >> score(rated, timeout=0.05), Scripted(echo))
+    result = await run(split(letters) >> score(rated, timeout=0.05), scripted(echo))
     assert texts(result.kept) == ["c"]
 
 
-async def test_select_takes_only_what_is_there(run) -> None:
+async def test_select_takes_only_what_is_there(run, scripted) -> None:
     def others(scene: Scene) -> list[Thought]:
         return [scene.lineage[0]]
 
-    assert (await run(split(letters) >> select(others), Scripted(echo))).status is RunStatus.EMPTY
+    assert (await run(split(letters) >> select(others), scripted(echo))).status is RunStatus.EMPTY
     plan = split(letters) >> select(lambda scene: scene.parents[1:])
-    result = await run(plan, Scripted(echo))
+    result = await run(plan, scripted(echo))
     assert texts(result.kept) == ["b", "c"]
     assert texts([t for t in result.thoughts if t.status is Status.DROPPED]) == ["a"]
 
 
-async def test_ground_truth_is_recorded_apart_and_changes_nothing(run, tmp_path: Path) -> None:
+async def test_ground_truth_is_recorded_apart_and_changes_nothing(
+    run, scripted, tmp_path: Path
+) -> None:
     def truth(scene: Scene) -> bool:
         if scene.text == "c":
             raise LookupError("no record")
@@ -302,7 +236,7 @@ async def test_ground_truth_is_recorded_apart_and_changes_nothing(run, tmp_path:
         return True
 
     plan = split(letters) >> ground_truth(truth) >> keep_valid(look)
-    result = await run(plan, Scripted(echo))
+    result = await run(plan, scripted(echo))
     assert texts(result.kept) == ["a", "b", "c"]
     by_text = {t.text: result.truths[t.id] for t in result.kept}
     assert by_text == {"a": True, "b": False, "c": "LookupError: no record"}
@@ -315,8 +249,8 @@ async def test_ground_truth_is_recorded_apart_and_changes_nothing(run, tmp_path:
 # What can never work is asked once
 
 
-async def test_siblings_that_can_never_fit_are_one_failed_thought(run) -> None:
-    engine = Scripted(echo)
+async def test_siblings_that_can_never_fit_are_one_failed_thought(run, scripted) -> None:
+    engine = scripted(echo)
     result = await run(generate("{task}", n=5, spare=3), engine, "x" * 5_000)
     assert result.status is RunStatus.EMPTY
     assert engine.prompts == []
@@ -324,15 +258,15 @@ async def test_siblings_that_can_never_fit_are_one_failed_thought(run) -> None:
     assert "do not fit the model's context of 4000" in (failed.reason or "")
 
 
-async def test_a_prompt_that_raises_is_one_failed_thought(run) -> None:
-    result = await run(generate(lambda scene: scene.value["no"], n=4, spare=4), Scripted(echo))
+async def test_a_prompt_that_raises_is_one_failed_thought(run, scripted) -> None:
+    result = await run(generate(lambda scene: scene.value["no"], n=4, spare=4), scripted(echo))
     assert [t.reason for t in result.thoughts if t.status is Status.FAILED] == [
         "TypeError: 'NoneType' object is not subscriptable"
     ]
 
 
-async def test_an_answer_that_takes_too_long_fails_and_closes_the_stream(run) -> None:
-    engine = Scripted(lambda prompt: "abcdef" * 20, pause=0.02)
+async def test_an_answer_that_takes_too_long_fails_and_closes_the_stream(run, scripted) -> None:
+    engine = scripted(lambda prompt: "abcdef" * 20, pause=0.02)
     result = await run(generate("{task}", timeout=0.1), engine)
     assert result.status is RunStatus.EMPTY
     (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
@@ -345,9 +279,9 @@ async def test_an_answer_that_takes_too_long_fails_and_closes_the_stream(run) ->
 
 
 async def test_a_loser_is_cancelled_in_the_engine_and_recorded_with_its_tokens(
-    run, tmp_path: Path
+    run, scripted, tmp_path: Path
 ) -> None:
-    engine = Scripted(lambda prompt: "x" * (400 if prompt == "slow" else 2), pause=0.01)
+    engine = scripted(lambda prompt: "x" * (400 if prompt == "slow" else 2), pause=0.01)
     result = await run(race(generate("slow"), generate("quick")), engine)
     assert texts(result.kept) == ["xx"]
     assert engine.closed == ["slow"]
@@ -367,16 +301,16 @@ async def test_a_loser_is_cancelled_in_the_engine_and_recorded_with_its_tokens(
     assert (row.status, row.tokens) == ("dropped", lost.tokens)
 
 
-async def test_a_first_join_cancels_what_it_does_not_wait_for(run) -> None:
-    engine = Scripted(lambda prompt: prompt * (190 if prompt in "ac" else 1), pause=0.005)
+async def test_a_first_join_cancels_what_it_does_not_wait_for(run, scripted) -> None:
+    engine = scripted(lambda prompt: prompt * (190 if prompt in "ac" else 1), pause=0.005)
     plan = split(letters) >> generate("{text}") >> aggregate("join {texts}", join=first())
     result = await run(plan, engine, "abc")
     assert result.kept[0].text.startswith("join 1. b")
     assert sorted(engine.closed) == ["a", "c"]
 
 
-async def test_an_interrupted_run_leaves_its_calls_open(tmp_path: Path) -> None:
-    engine = Scripted(lambda prompt: "x" * 500, pause=0.01)
+async def test_an_interrupted_run_leaves_its_calls_open(scripted, tmp_path: Path) -> None:
+    engine = scripted(lambda prompt: "x" * 500, pause=0.01)
     agent = Agent("test", generate("{task}"), sampling=Sampling(max_tokens=600))
     ledger = tmp_path / "x.db"
     running = asyncio.ensure_future(agent.run("abc", policy=POLICY, engine=engine, ledger=ledger))
@@ -394,8 +328,8 @@ async def test_an_interrupted_run_leaves_its_calls_open(tmp_path: Path) -> None:
 # Budgets
 
 
-async def test_a_run_whose_time_is_up_gives_the_best_it_has(run) -> None:
-    engine = Scripted(lambda prompt: "x" * (1 if "a" in prompt else 900), pause=0.01)
+async def test_a_run_whose_time_is_up_gives_the_best_it_has(run, scripted) -> None:
+    engine = scripted(lambda prompt: "x" * (1 if "a" in prompt else 900), pause=0.01)
     plan = (
         split(letters)
         >> generate("{text}")
@@ -412,14 +346,14 @@ async def test_a_run_whose_time_is_up_gives_the_best_it_has(run) -> None:
     }
 
 
-async def test_a_split_that_does_not_fit_the_budget_fails(run) -> None:
-    result = await run(split(letters), Scripted(echo), "abcdefgh", budget=Budget(thoughts=5))
+async def test_a_split_that_does_not_fit_the_budget_fails(run, scripted) -> None:
+    result = await run(split(letters), scripted(echo), "abcdefgh", budget=Budget(thoughts=5))
     assert result.status is RunStatus.EMPTY
     assert "8 thoughts are more than what is left" in (result.reason or "")
 
 
-async def test_a_branch_has_a_budget_of_its_own(run, tmp_path: Path) -> None:
-    engine = Scripted(lambda prompt: "x" * 150)
+async def test_a_branch_has_a_budget_of_its_own(run, scripted, tmp_path: Path) -> None:
+    engine = scripted(lambda prompt: "x" * 150)
     inner = generate("{text}", n=4) >> keep_best(4)
     plan = split(letters) >> each(inner, budget=Budget(tokens=400))
     result = await run(plan, engine, "ab")
