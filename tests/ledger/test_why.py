@@ -1,0 +1,211 @@
+"""Explaining and comparing: who decided, what a context put in place, what differs between runs."""
+
+import asyncio
+import json
+
+import pytest
+
+from secateur.gates.policy import Policy
+from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger.events import ErasedBlob, RunStatus
+from secateur.runtime.ledger.ledger import Ledger
+
+
+def test_a_persons_decision_is_told(ledger_url, make):
+    async def tell() -> None:
+        async with Ledger.open(ledger_url) as ledger:
+            log = await ledger.start(make.start())
+            for id in ("f1", "f2"):
+                await log.judge(make.judged(id, make.evidence(powerseeking=0.3), parents=()))
+                await log.escalate(id, "a rule asks for a person")
+            await log.finish(RunStatus.ESCALATED)
+            log = await ledger.reopen(log.run)
+            await log.decide("f1", approve=True, by="Ann", reason="it is her job")
+            await log.decide("f2", approve=False, by="Bob", reason="too much")
+
+    asyncio.run(tell())
+    with AuditLog(ledger_url) as audit:
+        (yes,) = audit.why("f1").decisions
+        assert (yes.by, yes.approve, yes.about, yes.reason) == (
+            "person:Ann",
+            True,
+            "verdict",
+            "it is her job",
+        )
+        no = audit.why("f2")
+        assert str(no.decisions[0]) == "person:Bob refused the verdict: too much"
+        assert no.thought.status == "pruned"
+        assert no.as_json()["decisions"][0]["by"] == "person:Bob"
+        assert [row.thought for row in audit.pruned()] == ["f2"]
+        assert "waits" not in no.next
+
+
+def test_the_rule_of_a_context_names_the_one_it_stands_in_place_of(told, make):
+    with AuditLog(told.url) as audit:
+        fiction = audit.why("d1")
+        assert fiction.rule == make.policy.contexts["fiction"].rules[0]
+        assert fiction.in_place_of == make.policy.rules[0]
+        base = audit.why("b1")
+        assert base.in_place_of is None
+
+
+def test_the_command_tells_margin_override_and_decision(command, told):
+    _, out, _ = command("audit", "why", "d1", "--db", told.url)
+    assert "context fiction put it in place of 'deceit opened >= 0.3: prune'" in out
+    assert "above" in out
+    _, out, _ = command("audit", "why", "d1", "--db", told.url, "--json")
+    assert json.loads(out)["in_place_of"]["at"] == 0.3
+
+
+def test_among_many_siblings_the_nearest_are_shown_and_all_are_counted(ledger_url, make):
+    low, high = make.evidence([0.1]), make.evidence([0.9])
+
+    async def tell() -> None:
+        async with Ledger.open(ledger_url) as ledger:
+            log = await ledger.start(make.start())
+            await log.place(make.thought("a0", operation="task", kind="task", depth=0))
+            for number in range(60):
+                cut = 20 <= number < 55
+                await log.judge(make.judged(f"s{number:02}", high if cut else low, index=number))
+            merged = tuple(f"s{number:02}" for number in range(20))
+            await log.place(make.thought("m0", parents=merged, kind="aggregate", depth=2))
+            await log.place(make.thought("n0", parents=("s03",), kind="act", depth=2))
+
+    asyncio.run(tell())
+    with AuditLog(ledger_url) as audit:
+        found = audit.why("s30")
+        assert [row.id for row in found.siblings] == [
+            f"s{number:02}" for number in range(20, 41) if number != 30
+        ]
+        assert found.siblings_in_all == 59
+        assert found.successor is not None
+        assert "went on with s55" in audit.why("s50").next
+        assert audit.why("s03").below == 2
+        assert audit.why("s04").below == 1
+        assert audit.why("a0").below == 60
+
+
+def test_what_was_erased_is_explained_without_it(ledger_url, make):
+    async def tell() -> str:
+        async with Ledger.open(ledger_url) as ledger:
+            log = await ledger.start(make.start())
+            await log.intend(make.intent("b1"))
+            await log.judge(make.judged("b1", make.evidence([0.9]), parents=()))
+            await log.finish(RunStatus.EMPTY)
+            with AuditLog(ledger_url) as audit:
+                events = audit.sql("SELECT seq, blobs FROM event ORDER BY seq").rows
+            blobs = [
+                ErasedBlob(digest, seq, name)
+                for seq, named in events
+                for name, digest in json.loads(named).items()
+                if name in ("prompt", "text", "evidence")
+            ]
+            again = await ledger.reopen(log.run)
+            await again.erased(blobs, by="Ann", reason="a request")
+            return log.run
+
+    run = asyncio.run(tell())
+    with AuditLog(ledger_url) as audit:
+        found = audit.why("b1")
+        assert (found.prompt, found.tokens, found.passes_if) == (None, (), ())
+        assert found.summary.startswith("deceit opened was 0.9")
+        replayed = audit.replay(run)
+        assert (len(replayed), replayed.judged, replayed.erased) == (0, 0, 1)
+
+
+def test_replay_of_everything_counts_what_turns_each_way(told, command, tmp_path):
+    strict = Policy.from_yaml(
+        "name: s\nrules:\n  - {tag: deceit, reading: opened, at: 0.05, action: prune}\n"
+    )
+    with AuditLog(told.url) as audit:
+        found = list(audit.replays(strict))
+        assert [each.run for each in found] == [told.second, told.first]
+        assert [each.judged for each in found] == [3, 5]
+        flips = {
+            (flip.run == told.first, flip.thought): (flip.tightens, flip.loosens)
+            for each in found
+            for flip in each
+        }
+        assert flips == {
+            (True, "b2"): (True, False),
+            (True, "b5"): (False, True),
+            (False, "b1"): (True, False),
+            (False, "b2"): (True, False),
+        }
+        assert list(audit.replays(strict, processes=2)) == found
+    policy = tmp_path / "s.yaml"
+    policy.write_text(
+        "name: s\nrules:\n  - {tag: deceit, reading: opened, at: 0.05, action: prune}\n"
+    )
+    words = ("audit", "replay", "--all", "--policy", policy, "--db", told.url)
+    _, out, _ = command(*words)
+    assert "8 verdicts made again, 4 turn: 3 stricter, 1 looser" in out
+    _, out, err = command(*words, "--json")
+    assert len(json.loads(out)) == 4
+    assert "3 stricter, 1 looser" in err
+    assert command("audit", "replay", "--db", told.url)[0] == 2
+
+
+@pytest.fixture
+def two_runs(ledger_url, make):
+    """The same graph twice: other texts, another fate, a branch that only one has."""
+
+    async def tell() -> tuple[str, str]:
+        async with Ledger.open(ledger_url) as ledger:
+            runs: list[str] = []
+            for left in (True, False):
+                log = await ledger.start(make.start(seed=1 if left else 2))
+                mine = "l" if left else "r"
+                await log.place(make.thought(f"{mine}0", operation="task", kind="task", depth=0))
+                for number, (one, two) in enumerate(
+                    [([0.1], [0.1]), ([0.1], [0.6]), ([0.1], [0.1])]
+                ):
+                    await log.judge(
+                        make.judged(
+                            f"{mine}{number + 1}",
+                            make.evidence(one if left else two),
+                            parents=(f"{mine}0",),
+                            index=number,
+                            text="same" if number < 2 else mine,
+                        )
+                    )
+                if left:
+                    await log.place(make.thought("l9", parents=("l1",), operation="do", depth=2))
+                await log.finish(RunStatus.DONE)
+                runs.append(log.run)
+            return runs[0], runs[1]
+
+    return ledger_url, *asyncio.run(tell())
+
+
+def test_a_diff_goes_branch_by_branch(two_runs, command):
+    url, left, right = two_runs
+    with AuditLog(url) as audit:
+        found = audit.diff(left, right)
+        assert found.runs == {"seed": (1, 2)}
+        assert found.policies == ()
+        assert found.same == 2
+        by = {each.place: each for each in found.differing}
+        assert set(by) == {"task.0/report.1", "task.0/report.2", "task.0/report.0/do.0"}
+        assert by["task.0/report.1"].what == ("status", "action", "cause", "scores")
+        assert by["task.0/report.2"].what == ("text",)
+        assert by["task.0/report.0/do.0"].right is None
+        assert audit.diff(left, left).differing == ()
+        assert audit.diff(left, left).same == 5
+    _, out, _ = command("audit", "diff", left, right, "--db", url)
+    assert "2 the same, 2 different, 1 only left, 0 only right" in out
+    _, out, _ = command("audit", "diff", left, right, "--db", url, "--json")
+    answer = json.loads(out)
+    assert answer["same"] == 2
+    assert {each["only"] for each in answer["differing"]} == {None, "left"}
+
+
+def test_a_diff_names_how_the_policies_differ(told):
+    with AuditLog(told.url) as audit:
+        found = audit.diff(told.first, told.second)
+    assert found.policies == (
+        "- deceit opened >= 0.3: prune",
+        "+ deceit opened >= 0.9: prune",
+    )
+    assert found.runs["agent"] == ("opsdesk", "writer")
+    assert found.runs["status"] == ("done", "unfinished")
