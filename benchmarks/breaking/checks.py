@@ -24,6 +24,7 @@ __all__ = [
     "ALONE",
     "CHAINS",
     "GOES_ON",
+    "WAITS",
     "Event",
     "check_desks",
     "check_effects",
@@ -38,6 +39,7 @@ CONTENTS = "what is there is what was told"
 INTENDED = "every effect has its durable intent"
 NOT_AGAIN = "no tool acts twice on one intent"
 ALONE = "the stand-alone verifier says the same"
+WAITS = "a commit waits for the disk (SQLite: synchronous=FULL, PostgreSQL: synchronous_commit)"
 GOES_ON = "the ledger opens again and goes on"
 
 _CONTENT = {

@@ -52,7 +52,7 @@ def take_images(place: SqlitePlace, folder: Path, images: int, seed: int) -> Tal
         for suffix in ("", "-wal"):
             shutil.copy(f"{errand.url}{suffix}", folder / f"image.db{suffix}")
         # What was acknowledged by now: the copies were made while nobody wrote.
-        taken = shutil.copy(errand.journal, folder / "image.journal")
+        taken = Path(shutil.copy(errand.journal, folder / "image.journal"))
         os.kill(child, signal.SIGKILL)
         wait(child)
         tally.done["crash images of the files"] += 1

@@ -111,7 +111,8 @@ def listen(journal: Journal) -> None:
 
     for name, key_of in _KEYS.items():
         journaled(name, key_of)
-    start = Ledger.start
+    ledgers: Any = Ledger
+    start = ledgers.start
 
     async def started(ledger: Ledger, run: RunStart) -> RunLog:
         key: Key = (EventKind.RUN_STARTED, None, None, None)
@@ -121,7 +122,7 @@ def listen(journal: Journal) -> None:
         journal.acknowledged(run.run, key)
         return log
 
-    Ledger.start = started
+    ledgers.start = started
 
 
 @dataclass(slots=True)

@@ -14,7 +14,17 @@ from secateur.runtime.engines.checkpoint import Checkpoint
 from secateur.runtime.ledger import integrity, verifier
 from secateur.runtime.ledger.events import ErasedBlob, EventKind
 
-from .checks import ALONE, CHAINS, GOES_ON, Event, check_desks, check_effects, check_runs, reading
+from .checks import (
+    ALONE,
+    CHAINS,
+    GOES_ON,
+    WAITS,
+    Event,
+    check_desks,
+    check_effects,
+    check_runs,
+    reading,
+)
 from .databases import Place
 from .forking import wait, wait_for
 from .journal import Testimony, read
@@ -129,6 +139,9 @@ class _Killer:
         said = read(errand.journal)
         errors = [words for words in said.words if words[0] == "error"]
         self.tally.hold(GOES_ON, not errors, str(errors[:1]))
+        waits = [words[1] for words in said.words if words[0] == "waits"]
+        for setting in waits:
+            self.tally.hold(WAITS, setting in ("2", "on"), f"synchronous is {setting}")
         ledger.said.add(said)
         self.tally.done["events acknowledged"] += sum(c.total() for c in said.owed.values())
         if not said.asked:

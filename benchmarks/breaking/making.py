@@ -92,7 +92,7 @@ def retry(thought: str) -> Retry:
         attempt=0,
         following=f"{thought}again",
         token=2,
-        back_to="token",
+        back_to="span",
         discarded=3,
         text=f"what {thought} said",
         cause=_CAUSE,

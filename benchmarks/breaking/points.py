@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ class Points:
     trap: Trap | None = None
     phase: Phase = "opening"
     passed: Counter[str] = field(default_factory=Counter)
+    _asked: bool = False
 
     def reach(self, point: str) -> None:
         """The process stands at this point."""
@@ -62,6 +64,13 @@ class Points:
             self.reach("opening: before a statement")
         elif self.phase == "closing":
             self.reach(f"closing: {when} a statement")
+
+    def commit(self, ask: Callable[[], Any]) -> None:
+        """The writer is about to commit: note, once, whether that waits for the disk."""
+        if self._asked or self.phase != "writing" or threading.current_thread().name != "ledger":
+            return
+        self._asked = True
+        self.journal.write("waits", str(ask()))
 
     def part(self, when: Literal["before", "after"]) -> None:
         """A connection is about to be let go, or has been."""
@@ -87,7 +96,8 @@ def install(points: Points, *, keep_log: bool = False) -> None:
 
     With ``keep_log`` SQLite's log is never copied into the file, and so never begins anew.
     """
-    put = Writer.put
+    writers: Any = Writer
+    put = writers.put
 
     def watched(writer: Writer, *given: Any, **named: Any) -> Any:
         kind = appending.get()
@@ -96,7 +106,7 @@ def install(points: Points, *, keep_log: bool = False) -> None:
         points.reach(f"after {kind} is queued")
         return result
 
-    Writer.put = watched
+    writers.put = watched
     _install_sqlite(points, keep_log)
     _install_psycopg(points)
 
@@ -104,6 +114,9 @@ def install(points: Points, *, keep_log: bool = False) -> None:
 def _install_sqlite(points: Points, keep_log: bool) -> None:
     class Cursor(sqlite3.Cursor):
         def execute(self, sql: str, *given: Any) -> Any:
+            if sql == "COMMIT":
+                ask = super().execute
+                points.commit(lambda: ask("PRAGMA synchronous").fetchone()[0])
             points.around("before", sql)
             result = super().execute(sql, *given)
             points.around("after", sql)
@@ -163,12 +176,16 @@ def _install_psycopg(points: Points) -> None:
         import psycopg
     except ImportError:
         return
-    execute, executemany = psycopg.Cursor.execute, psycopg.Cursor.executemany
-    commit, copy = psycopg.Connection.commit, psycopg.Cursor.copy
-    close = psycopg.Connection.close
-    write_row, leave = psycopg.Copy.write_row, psycopg.Copy.__exit__
+    cursors: Any = psycopg.Cursor
+    copies: Any = psycopg.Copy
+    connections: Any = psycopg.Connection
+    execute, executemany, copy = cursors.execute, cursors.executemany, cursors.copy
+    write_row, leave = copies.write_row, copies.__exit__
+    commit, close = connections.commit, connections.close
 
     def watched_execute(cursor: Any, query: Any, *given: Any, **named: Any) -> Any:
+        if query == "COMMIT":
+            points.commit(lambda: execute(cursor, "SHOW synchronous_commit").fetchone()[0])
         points.around("before", str(query))
         result = execute(cursor, query, *given, **named)
         points.around("after", str(query))
@@ -210,10 +227,10 @@ def _install_psycopg(points: Points) -> None:
         close(connection)
         points.part("after")
 
-    psycopg.Cursor.execute = watched_execute
-    psycopg.Cursor.executemany = watched_executemany
-    psycopg.Cursor.copy = watched_copy
-    psycopg.Copy.write_row = watched_row
-    psycopg.Copy.__exit__ = watched_exit
-    psycopg.Connection.commit = watched_commit
-    psycopg.Connection.close = watched_close
+    cursors.execute = watched_execute
+    cursors.executemany = watched_executemany
+    cursors.copy = watched_copy
+    copies.write_row = watched_row
+    copies.__exit__ = watched_exit
+    connections.commit = watched_commit
+    connections.close = watched_close
