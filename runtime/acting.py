@@ -42,6 +42,8 @@ class Acting:
         if tool is None:
             known = ", ".join(sorted(operation.tools))
             return [await self.recording.failed(work, f"no tool {call.tool!r}; there are: {known}")]
+        limits = [limit for limit in (tool.timeout, operation.timeout) if limit is not None]
+        tool = replace(tool, timeout=min(limits, default=None))
         attempt = 0
         while True:
             thought = self.recording.made(
@@ -115,7 +117,7 @@ class Acting:
 
     async def _answer(self, tool: Tool, call: Call) -> tuple[str, bool]:
         """What the tool says, and whether it did what it was asked."""
-        late = f"{tool.name} gave no answer within {tool.timeout} s", False
+        late = f"{tool.name} gave no answer within {tool.timeout} s; what it did is unknown", False
         limit = asyncio.timeout(tool.timeout if tool.waits else None)
         try:
             if not tool.waits:

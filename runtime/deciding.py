@@ -1,5 +1,7 @@
 """What a person decides on a thought that waits."""
 
+from typing import get_args
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -9,7 +11,7 @@ from .ledger.events import EventKind, ToolOutcome
 from .ledger.ledger import Ledger
 from .ledger.waiting import Waiting, waiting
 
-__all__ = ["DecisionError", "decide"]
+__all__ = ["DecisionError", "check_decision", "decide"]
 
 
 class DecisionError(SecateurError):
@@ -32,7 +34,32 @@ async def decide(
     Raises :class:`DecisionError` where the thought does not wait, the run still goes on, or
     something is left unsaid.
     """
-    found = await ledger.ask(lambda connection: _named(connection, thought, run))
+    found = await ledger.ask(
+        lambda connection: check_decision(
+            connection, thought, approve=approve, by=by, reason=reason, outcome=outcome, run=run
+        )
+    )
+    log = await ledger.reopen(found.run)
+    await log.decide(
+        found.thought, approve=approve, by=by, reason=reason, about=found.about, outcome=outcome
+    )
+    return found
+
+
+def check_decision(
+    connection: Connection,
+    thought: str,
+    *,
+    approve: bool,
+    by: str,
+    reason: str,
+    outcome: ToolOutcome | None = None,
+    run: str | None = None,
+) -> Waiting:
+    """What :func:`decide` would decide on. Raises :class:`DecisionError` where it would refuse."""
+    found = _named(connection, thought, run)
+    if not by.strip() or not by.isprintable():
+        raise DecisionError("say who decides: a name of printable characters, on one line")
     if not reason.strip():
         raise DecisionError("a decision needs a reason: say in one line why")
     if found.about == "verdict" and outcome is not None:
@@ -40,21 +67,18 @@ async def decide(
             f"thought {found.thought} waits for its verdict: an outcome belongs to a tool call "
             "whose end is unknown"
         )
+    if outcome not in (None, *get_args(ToolOutcome)):
+        raise DecisionError(f"outcome {outcome!r}: a call was 'done' or 'not done'")
     if found.about == "tool" and approve and outcome is None:
         raise DecisionError(
             f"nobody knows whether {found.tool} was run: look, and say --outcome done or --outcome "
             '"not done"'
         )
-    ended = await ledger.ask(lambda connection: _ended(connection, found.run))
-    if not ended:
+    if not _ended(connection, found.run):
         raise DecisionError(
             f"run {found.run} has not ended: it still goes on, or was killed; then resume it first "
             f"with `secateur run --resume {found.run}`"
         )
-    log = await ledger.reopen(found.run)
-    await log.decide(
-        found.thought, approve=approve, by=by, reason=reason, about=found.about, outcome=outcome
-    )
     return found
 
 

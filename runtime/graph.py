@@ -19,10 +19,11 @@ from langgraph.types import StreamWriter, interrupt
 from ..agents.spec import AgentSpec
 from ..agents.thought import Thought
 from ..gates.errors import SecateurError
-from .deciding import decide
+from .deciding import DecisionError, check_decision, decide
 from .history import History
 from .ledger.events import RunStatus
 from .ledger.ledger import Ledger, new_run_id
+from .ledger.waiting import waiting as wait
 from .resuming import read_run
 from .run import Session, read_task
 
@@ -30,7 +31,7 @@ __all__ = ["Connect", "ConnectLedger", "GraphError", "RunState", "compile_graph"
 
 
 class GraphError(SecateurError):
-    """The graph was invoked, or its interrupt answered, with what it cannot use."""
+    """The graph's interrupt was answered with what is no decision."""
 
 
 class RunState(TypedDict, total=False):
@@ -120,19 +121,31 @@ class _Nodes:
     async def review(self, state: RunState, config: RunnableConfig) -> RunState:
         """Stop for a person where the run cannot end without one.
 
-        Before the interrupt nothing happens: an interrupted node runs again from its top. After
-        it, what the person decided is in the ledger before the run goes on.
+        Before the interrupt nothing happens: an interrupted node runs again from its top. An answer
+        that is no decision is asked for again, with what is wrong. What the person decided is in
+        the ledger before the run goes on.
         """
         if state.get("status") != RunStatus.ESCALATED:
             return {}
         run, waiting = state.get("run", ""), state.get("waiting", [])
-        answer = interrupt({"run": run, "waiting": waiting})
-        decisions = _decisions(answer, waiting)
-        if decisions:
-            async with self.ledger(config.get("configurable", {})) as ledger:
-                for decision in decisions:
-                    await decide(ledger, run=run, **decision)
-        return {"status": "decided"}
+        asked: dict[str, Any] = {"run": run, "waiting": waiting}
+        async with self.ledger(config.get("configurable", {})) as ledger:
+            while True:
+                # What was answered before comes again, in order, when the node is run again.
+                answer = interrupt(asked)
+                try:
+                    decisions = _decisions(answer, waiting)
+                    # Those that are written were written before a crash, after this very answer.
+                    open_ = {each.thought for each in await ledger.ask(lambda c: wait(c, run))}
+                    decisions = [each for each in decisions if each["thought"] in open_]
+                    for each in decisions:
+                        await ledger.ask(lambda c, each=each: check_decision(c, run=run, **each))
+                except (GraphError, DecisionError) as error:
+                    asked = {"run": run, "waiting": waiting, "error": str(error)}
+                    continue
+                for each in decisions:
+                    await decide(ledger, run=run, **each)
+                return {"status": "decided"}
 
     async def deliver(self, state: RunState, config: RunnableConfig) -> RunState:
         """Hand out the result; where another process came to it, from the ledger."""
@@ -219,4 +232,7 @@ def _decision(given: Any, waiting: list[str]) -> dict[str, Any]:
             raise GraphError(f"the decision lacks {name!r}: give a {kind.__name__}")
     if "thought" not in given and len(waiting) != 1:
         raise GraphError(f'say which "thought" the decision is on: {", ".join(waiting)} wait')
-    return {"thought": waiting[0], **given}
+    decision = {"thought": waiting[0], **given}
+    if decision["thought"] not in waiting:
+        raise GraphError(f"thought {decision['thought']} does not wait; {', '.join(waiting)} do")
+    return decision

@@ -214,7 +214,7 @@ class History:
     def _take_note(self, id: str | None, body: Mapping[str, Any]) -> None:
         if body["topic"] == "declined" and id is not None:
             self.declined.add(id)
-        elif body["topic"] == "decided":
+        elif body["topic"] == "decided" and body["body"]["chosen"]:
             self.decided[body["body"]["about"]] = body["body"]["chosen"]
         self.notes[canonical_json([id, body])] += 1
 
