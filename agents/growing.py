@@ -108,6 +108,7 @@ class SearchMachine(Group):
         self.scores: dict[str, float | None] = {}
         """As the ledger has them."""
         self.turning = self.ended = False
+        self.posted = 0
 
     def push(self, thought: Thought) -> None:
         if thought.id not in self.scores:
@@ -224,5 +225,6 @@ class SearchMachine(Group):
 
     def _post(self, operation: Choose | Score, parents: tuple[Thought, ...]) -> None:
         self.open += 1
-        path = parents[0].path.below(self.number, self.open)
+        self.posted += 1
+        path = parents[0].path.below(self.number, self.posted)
         self.growth.post(Work(operation, parents, path, branch=self.growth.branch, owner=self))
