@@ -1,13 +1,24 @@
 """Tools check what they are given, and get the run's folder where they ask for it."""
 
+import asyncio
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, ToolException
+from langchain_core.tools import tool as langchain_tool
 
-from secateur.agents.operations import PlanError
-from secateur.agents.plan import act, generate
+from secateur import Agent, AuditLog, LocalEngine, SecateurError
+from secateur.agents.errors import PlanError
+from secateur.agents.operations import Act
+from secateur.agents.plan import act, generate, split
 from secateur.agents.spec import AgentSpec
+from secateur.agents.thought import Status
 from secateur.agents.tool import Call, Tool, ToolError, Workspace, tool
+from secateur.runtime.ledger.events import RunStatus
 
 
 @tool(idempotent=True)
@@ -77,3 +88,180 @@ def test_calls_that_no_rule_for_actions_would_judge_are_refused() -> None:
     assert AgentSpec(name="adder", plan=judged).acts
     with pytest.raises(PlanError, match="give the same function to generate"):
         AgentSpec(name="adder", plan=generate("{task}") >> act([add], calls=calls))
+
+
+# Asynchronous tools, tools that take their time, and LangChain's
+
+
+@tool
+async def fetch(folder: Workspace, name: str) -> str:
+    """Read a file, without blocking."""
+    await asyncio.sleep(0)
+    return (folder.path / name).read_text()
+
+
+async def test_an_asynchronous_tool_is_awaited_with_checked_arguments(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("there")
+    assert fetch.waits
+    assert await fetch.answer(Workspace(tmp_path), {"name": "x"}) == "there"
+    with pytest.raises(ToolError, match="argument 'name': Missing required argument"):
+        await fetch.answer(Workspace(tmp_path), {})
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    with pytest.raises(ToolError, match="give seconds, more than 0, or None"):
+        Tool.of(add.function, timeout=timeout)
+
+
+def test_what_is_no_function_is_no_tool() -> None:
+    with pytest.raises(ToolError, match="give a typed function or a LangChain tool"):
+        Tool.of("rm")
+
+
+@langchain_tool
+def double(number: int, times: int = 2) -> str:
+    """Multiply."""
+    return str(number * times)
+
+
+class Reader(BaseTool):
+    """A tool as a class, with a way of its own to wait."""
+
+    name: str = "reader"
+    description: str = "Reads."
+
+    def _run(self, path: str) -> str:
+        raise AssertionError("it has a way to wait")
+
+    async def _arun(self, path: str) -> str:
+        return f"read {path}"
+
+
+ELSEWHERE = StructuredTool(
+    name="elsewhere",
+    description="As servers describe their tools: by a JSON schema.",
+    args_schema={
+        "type": "object",
+        "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+        "required": ["city"],
+    },
+    func=lambda city, days=1: f"{city} {days}",
+)
+
+
+async def test_langchains_tools_run_as_ours(tmp_path: Path) -> None:
+    here = Workspace(tmp_path)
+    doubled, reader, elsewhere = Tool.of(double), Tool.of(Reader()), Tool.of(ELSEWHERE)
+    assert (doubled.name, doubled.waits, doubled.idempotent) == ("double", False, False)
+    assert doubled.run(here, {"number": 3}) == "6"
+    assert (reader.name, reader.waits) == ("reader", True)
+    assert await reader.answer(here, {"path": "x"}) == "read x"
+    assert elsewhere.run(here, {"city": "Rome"}) == "Rome 1"
+    assert Tool.of(double, idempotent=True, timeout=3).timeout == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "arguments", "says"),
+    [
+        (double, {"number": "three"}, "argument 'number': Input should be a valid integer"),
+        (double, {}, "argument 'number': Field required"),
+        (double, {"number": 1, "moon": 2}, "argument 'moon': Unexpected argument"),
+        (ELSEWHERE, {}, "argument 'city': Missing argument"),
+        (ELSEWHERE, {"city": 3}, "argument 'city': give a JSON string"),
+        (ELSEWHERE, {"city": "Rome", "days": True}, "argument 'days': give a JSON integer"),
+        (ELSEWHERE, {"city": "Rome", "moon": 2}, "argument 'moon': Unexpected argument"),
+    ],
+)
+def test_langchains_tools_refuse_what_their_schema_does_not_have(
+    tmp_path: Path, made: BaseTool, arguments: dict[str, object], says: str
+) -> None:
+    tool = Tool.of(made)
+    with pytest.raises(SecateurError, match=f"^tool '{tool.name}': {says}"):
+        tool.run(Workspace(tmp_path), arguments)
+
+
+def test_what_langchain_injects_is_nobodys_to_give(tmp_path: Path) -> None:
+    @langchain_tool
+    def pay(amount: int, account: Annotated[str, InjectedToolArg] = "own") -> str:
+        """Pay from an account that the model does not choose."""
+        return f"{amount} from {account}"
+
+    assert Tool.of(pay).run(Workspace(tmp_path), {"amount": 3}) == "3 from own"
+    with pytest.raises(SecateurError, match="argument 'account': Unexpected argument"):
+        Tool.of(pay).run(Workspace(tmp_path), {"amount": 3, "account": "yours"})
+
+
+def test_a_plan_takes_langchains_tools_and_plain_functions_as_they_are() -> None:
+    def shout(words: str) -> str:
+        return words.upper()
+
+    (step,) = act([double, shout, add], calls=lambda text: None).steps()
+    assert isinstance(step, Act)
+    assert list(step.tools) == ["double", "shout", "add"]
+    with pytest.raises(PlanError, match="two tools have one name"):
+        act([add, add], calls=lambda text: None)
+
+
+def test_agents_are_defined_without_langchain() -> None:
+    script = "import sys, secateur.agents.plan; assert 'langchain_core' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+# In a run
+
+
+@pytest.fixture
+async def small(tiny_checkpoint: Path):
+    loaded = LocalEngine.load(tiny_checkpoint)
+    yield loaded
+    await loaded.aclose()
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous", "langchain"])
+async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
+    small: LocalEngine, tmp_path: Path, kind: str
+) -> None:
+    def sleep(seconds: float) -> str:
+        """Take so long."""
+        time.sleep(seconds)
+        return "done"
+
+    async def wait(seconds: float) -> str:
+        """Take so long."""
+        await asyncio.sleep(seconds)
+        return "done"
+
+    made = {"plain": sleep, "asynchronous": wait, "langchain": langchain_tool(wait)}[kind]
+    slow = Tool.of(made, timeout=0.2)
+
+    plan = split(lambda scene: [("0", None), ("30", None)], name="ways") >> act(
+        [slow], calls=lambda text: Call(slow.name, {"seconds": float(text)})
+    )
+    agent = Agent("slow", plan)
+    began = time.monotonic()
+    result = await agent.run("x", policy="observe", engine=small, ledger=tmp_path / "x.db")
+    assert time.monotonic() - began < 10
+    assert [thought.text for thought in result.kept] == ["done"]
+    (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
+    assert failed.reason == f"{slow.name} gave no answer within 0.2 s; what it did is unknown"
+    with AuditLog(tmp_path / "x.db") as audit:
+        kinds = [event.kind for event in audit.events(result.run_id)]
+    assert kinds.count("tool_intended") == kinds.count("tool_returned") == 2
+
+
+async def test_what_a_langchain_tool_raises_is_a_failed_thought(
+    small: LocalEngine, tmp_path: Path
+) -> None:
+    @langchain_tool
+    def refuse(word: str) -> str:
+        """Raise."""
+        raise ToolException(f"no {word}")
+
+    plan = split(lambda scene: [("tea", None)], name="ways") >> act(
+        [refuse], calls=lambda text: Call("refuse", {"word": text})
+    )
+    agent = Agent("refused", plan)
+    result = await agent.run("x", policy="observe", engine=small, ledger=tmp_path / "x.db")
+    assert result.status is RunStatus.EMPTY
+    assert "no tea" in (result.reason or "")
