@@ -25,6 +25,7 @@ from .races import race
 from .refusals import refuse_everything
 from .servers import kill_servers
 from .tally import Tally
+from .upgrades import kill_upgrades
 
 __all__ = ["FULL", "QUICK", "Part", "Sizes", "run_campaign"]
 
@@ -40,14 +41,26 @@ class Sizes:
     backends: int
     servers: int
     clocks: int
+    statements: int
+    """Of an upgrade's statements, every so-manieth."""
     every: int
     """Of all mutations of rows, every so-manieth."""
 
 
 FULL = Sizes(
-    kills=1000, images=40, disks=40, races=200, backends=30, servers=12, clocks=10, every=1
+    kills=1000,
+    images=30,
+    disks=40,
+    races=200,
+    backends=30,
+    servers=12,
+    clocks=10,
+    statements=1,
+    every=1,
 )
-QUICK = Sizes(kills=24, images=2, disks=5, races=24, backends=2, servers=1, clocks=2, every=30)
+QUICK = Sizes(
+    kills=24, images=2, disks=5, races=24, backends=2, servers=1, clocks=2, statements=12, every=30
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,7 @@ def _all_parts(
         elif isinstance(place, SqlitePlace):
             part("crash images", lambda at: take_images(place, at, sizes.images, seed))
         part("kill -9", lambda at: kill_many(place, at, checkpoint, sizes.kills, seed))
+        part("upgrades killed", lambda at: kill_upgrades(place, at, sizes.statements))
         part("full disks", lambda at: fill_disks(place, at, sizes.disks, seed))
         part("two writers of one run", lambda at: race(place, at, sizes.races, seed))
         part("clocks going backwards", lambda at: turn_back_clocks(place, at, sizes.clocks, seed))
