@@ -4,12 +4,13 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import sqlalchemy as sa
 from orjson import Fragment
@@ -42,6 +43,9 @@ from .writer import Append, Lane, Writer
 __all__ = ["Clock", "Known", "RunLog"]
 
 Row = tuple[Any, ...]
+
+_SALTS: Final = 64
+"""Drawn at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class RunLog:
         self._clock = clock
         self._lane = Lane(known.run)
         self._lock = threading.Lock()
+        self._salts: deque[bytes] = deque()
         self._closed = "not resumed: call resumed() first"
 
     async def started(self, start: RunStart) -> None:
@@ -99,7 +104,7 @@ class RunLog:
         self._closed = None
         info = start.engine
         at = _iso(self._clock.now())
-        blobs = _blobs({"task": start.task})
+        blobs = self._seal({"task": start.task})
         policy = as_text(start.policy.model_dump(mode="json"))
         described = {
             "agent": start.agent,
@@ -225,7 +230,7 @@ class RunLog:
             },
             thought=intent.thought,
             attempt=intent.attempt,
-            blobs=_blobs({"prompt": plain_text(prompt)}),
+            blobs=self._seal({"prompt": plain_text(prompt)}),
         )
 
     async def switch(self, thought: str, attempt: int, switch: Switch, prompt_text: str) -> None:
@@ -242,7 +247,7 @@ class RunLog:
             },
             thought=thought,
             attempt=attempt,
-            blobs=_blobs({"prompt": plain_text(prompt)}),
+            blobs=self._seal({"prompt": plain_text(prompt)}),
         )
 
     async def back_up(self, retry: Retry) -> None:
@@ -266,7 +271,7 @@ class RunLog:
             },
             thought=retry.thought,
             attempt=retry.attempt,
-            blobs=_blobs({"discarded": retry.text}),
+            blobs=self._seal({"discarded": retry.text}),
         )
 
     async def judge(self, thought: ThoughtRecord) -> None:
@@ -294,7 +299,7 @@ class RunLog:
             EventKind.TOOL_INTENDED,
             {"tool": tool},
             thought=thought,
-            blobs=_blobs({"arguments": given}),
+            blobs=self._seal({"arguments": given}),
         )
 
     async def tool_result(
@@ -307,7 +312,7 @@ class RunLog:
             actor=f"tool:{tool}",
             thought=thought,
             latency_s=latency_s,
-            blobs=_blobs({"result": text}),
+            blobs=self._seal({"result": text}),
         )
 
     async def escalate(self, thought: str, reason: str) -> None:
@@ -321,7 +326,7 @@ class RunLog:
 
     async def finish(self, status: RunStatus, result: str | None = None) -> None:
         """The last event of the run: its status, and its result or the reason for having none."""
-        blobs = {} if result is None else _blobs({"result": result})
+        blobs = {} if result is None else self._seal({"result": result})
         await self._append(EventKind.RUN_FINISHED, {"status": status.value}, blobs=blobs)
 
     async def _record(
@@ -367,7 +372,7 @@ class RunLog:
             thought=thought.id,
             attempt=thought.attempt,
             latency_s=thought.latency_s,
-            blobs=_blobs(given),
+            blobs=self._seal(given),
             wait=wait,
             text=text,
         )
@@ -431,6 +436,24 @@ class RunLog:
         if durable is not None:
             await durable
 
+    def _seal(self, contents: Mapping[str, str | bytes]) -> dict[str, Blob]:
+        """Each under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
+        sealed: dict[str, Blob] = {}
+        for name, content in contents.items():
+            raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+            sealed[name] = Blob.seal(raw, self._salt())
+        return sealed
+
+    def _salt(self) -> bytes:
+        """Sixteen bytes that nothing else has. Drawn in numbers: each draw lets go of Python's
+        lock, and others take it."""
+        try:
+            return self._salts.pop()
+        except IndexError:
+            drawn = os.urandom(16 * _SALTS)
+            self._salts.extend(drawn[n : n + 16] for n in range(16, len(drawn), 16))
+            return drawn[:16]
+
     def _derived(
         self,
         kind: EventKind,
@@ -493,18 +516,6 @@ def _person(name: str) -> str:
 def _iso(moment: datetime) -> str:
     """UTC with microseconds: 27 characters that sort by time."""
     return f"{moment.astimezone(UTC).isoformat(timespec='microseconds')[:26]}Z"
-
-
-def _blobs(contents: Mapping[str, str | bytes]) -> dict[str, Blob]:
-    """Each sealed under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
-    salts = os.urandom(16 * len(contents))
-    return {
-        name: Blob.seal(
-            content if isinstance(content, bytes) else content.encode("utf-8", "replace"),
-            salts[16 * place : 16 * place + 16],
-        )
-        for place, (name, content) in enumerate(contents.items())
-    }
 
 
 def _number(value: float | None, what: str) -> float | None:

@@ -225,8 +225,9 @@ class Writer:
                     break
             # Who was just woken will soon be back. Where a commit takes longer than their round,
             # it pays to take them along; where not, they had better work while this one is made.
-            if self._commit_s > self._round_s and len(self._queue) < _BATCH:
-                self._state.wait_for(lambda: not self._rounds, _LONGEST_ROUND_S)
+            worth = self._commit_s > self._round_s and len(self._queue) < _BATCH
+            if worth and not self._state.wait_for(lambda: not self._rounds, _LONGEST_ROUND_S):
+                self._rounds = 0  # a loop that is busy, or closed for good
             batch: list[Append] = []
             while self._queue and len(batch) < _BATCH:
                 batch.append(self._queue.popleft())
@@ -350,7 +351,7 @@ class Writer:
 
     def _end_round(self, began: float) -> None:
         with self._state:
-            self._rounds -= 1
+            self._rounds = max(0, self._rounds - 1)
             self._round_s += _SHARE * (time.perf_counter() - began - self._round_s)
             if not self._rounds:
                 self._state.notify()
