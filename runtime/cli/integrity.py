@@ -98,6 +98,13 @@ def checkpoint(
             "--heads", help="Name each run's head in it: larger, and says more after a loss."
         ),
     ] = False,
+    outside: Annotated[
+        bool,
+        typer.Option(
+            "--outside",
+            help="Do not record it in the ledger, which need only be read; implies --heads.",
+        ),
+    ] = False,
     list_: Annotated[
         bool, typer.Option("--list", help="Make none; list those that the ledger holds.")
     ] = False,
@@ -130,9 +137,9 @@ def checkpoint(
         with AuditLog(url) as audit:
             made = audit.checkpoint(number)
     else:
-        made = _make(url, key)
+        made = _make(url, key, outside)
     told = f"{made.name}: {made.runs} runs, {made.events} events, root {made.root}"
-    _deliver(made.as_json(heads=heads), out, told)
+    _deliver(made.as_json(heads=heads or outside), out, told)
 
 
 @app.command()
@@ -201,8 +208,8 @@ def verifier() -> None:
     print(resources.files("secateur.runtime.ledger").joinpath("verifier.py").read_text(), end="")
 
 
-def _make(url: str, path: Path | None) -> Checkpoint:
-    engine = connect.open_existing(url, read_only=False)
+def _make(url: str, path: Path | None, outside: bool) -> Checkpoint:
+    engine = connect.open_existing(url, read_only=outside)
     try:
         place = path or default_key()
         if place.exists():
@@ -214,7 +221,7 @@ def _make(url: str, path: Path | None) -> Checkpoint:
                 "to whoever verifies",
                 file=sys.stderr,
             )
-        return make_checkpoint(engine, signing)
+        return make_checkpoint(engine, signing, outside=outside)
     finally:
         engine.dispose()
 

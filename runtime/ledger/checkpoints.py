@@ -56,6 +56,7 @@ class Checkpoint:
     """What was signed, and by whom."""
 
     number: int
+    """From 1; 0 for one that the ledger does not hold."""
     at: str
     runs: int
     events: int
@@ -81,7 +82,8 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """How a message calls it."""
-        return f"checkpoint {self.number} of {self.at[:19]}Z"
+        number = f" {self.number}" if self.number else ""
+        return f"checkpoint{number} of {self.at[:19]}Z"
 
     def fault(self) -> str | None:
         """What is wrong with it in itself; None where signature and root are right."""
@@ -219,19 +221,29 @@ def heads_of(text: str) -> tuple[Head, ...]:
 
 
 def make_checkpoint(
-    engine: Engine, key: SigningKey, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    engine: Engine,
+    key: SigningKey,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    *,
+    outside: bool = False,
 ) -> Checkpoint:
     """Sign the heads of all runs as they are now, and record it.
 
-    ``engine`` must be open for writing. Raises :class:`LedgerError` where the checkpoint before
-    does not hold any more: nobody should vouch for what was damaged.
+    ``engine`` must be open for writing, unless the checkpoint stays ``outside``: then it is not
+    recorded, has the number 0, and is worth nothing without its heads. Raises :class:`LedgerError`
+    where the checkpoint before does not hold any more: nobody should vouch for what was damaged.
     """
     try:
         with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
-                return _make(connection, key, now)
+                made = _signed(connection, key, now, outside)
+                if not outside:
+                    row = {name: getattr(made, name) for name in (*_SIGNED, "signature", "body")}
+                    row["heads"] = as_text([list(head) for head in made.heads or ()])
+                    connection.execute(sa.insert(tables.checkpoint), row)
+                return made
     except IntegrityError:
         raise LedgerError(
             "another checkpoint was made at the same time: this one is not needed"
@@ -240,8 +252,28 @@ def make_checkpoint(
         raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
 
 
-def _make(connection: Connection, key: SigningKey, now: Callable[[], datetime]) -> Checkpoint:
-    event, table = tables.event.c, tables.checkpoint
+def _signed(
+    connection: Connection, key: SigningKey, now: Callable[[], datetime], outside: bool
+) -> Checkpoint:
+    before = _newest(connection)
+    heads = _heads_now(connection)
+    follows = None if outside else before
+    unsigned = Checkpoint(
+        number=0 if outside else 1 if before is None else before.number + 1,
+        at=now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        runs=len(heads),
+        events=sum(head.seq + 1 for head in heads),
+        root=merkle.root([head.leaf for head in heads]).hex(),
+        previous=GENESIS if follows is None else follows.hash,
+        key=key.public,
+        signature="",
+        heads=heads,
+    )
+    return replace(unsigned, signature=key.sign(unsigned.body.encode("ascii")))
+
+
+def _heads_now(connection: Connection) -> tuple[Head, ...]:
+    event = tables.event.c
     last = (
         sa.select(event.run_id, sa.func.max(event.seq).label("seq"))
         .group_by(event.run_id)
@@ -250,44 +282,22 @@ def _make(connection: Connection, key: SigningKey, now: Callable[[], datetime]) 
     query = sa.select(event.run_id, event.seq, event.hash).join(
         last, sa.and_(event.run_id == last.c.run_id, event.seq == last.c.seq)
     )
-    heads = tuple(sorted(Head(*row) for row in connection.execute(query)))
-    before = (
-        connection.execute(sa.select(table).order_by(table.c.number.desc()).limit(1))
-        .mappings()
-        .first()
-    )
-    if before is not None:
-        _must_hold(Sweep(connection), before["number"], before["heads"])
-    unsigned = Checkpoint(
-        number=1 if before is None else before["number"] + 1,
-        at=now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        runs=len(heads),
-        events=sum(head.seq + 1 for head in heads),
-        root=merkle.root([head.leaf for head in heads]).hex(),
-        previous=GENESIS if before is None else blob_digest(b"", before["body"].encode()),
-        key=key.public,
-        signature="",
-        heads=heads,
-    )
-    made = replace(unsigned, signature=key.sign(unsigned.body.encode("ascii")))
-    row = {name: getattr(made, name) for name in _SIGNED}
-    row |= {"signature": made.signature, "body": made.body}
-    row["heads"] = as_text([list(head) for head in heads])
-    connection.execute(sa.insert(table), row)
-    return made
+    return tuple(sorted(Head(*row) for row in connection.execute(query)))
 
 
-def _must_hold(sweep: Sweep, number: int, heads: str) -> None:
-    """Every run that the checkpoint before vouches for still has the event that it names."""
-    try:
-        said = heads_of(heads)
-    except (ValueError, TypeError):
-        said = None
-    there = {} if said is None else sweep.hashes([(head.run, head.seq) for head in said])
-    bad = [head.run for head in said or () if there.get((head.run, head.seq)) != head.hash]
-    if said is None or bad:
-        what = f"run {bad[0]} is not what it vouches for" if bad else "its row was changed"
+def _newest(connection: Connection) -> Checkpoint | None:
+    """The checkpoint before, if there is one; it must hold."""
+    table = tables.checkpoint.c
+    if connection.execute(sa.select(table.number).limit(1)).first() is None:
+        return None
+    before = stored_checkpoint(connection)
+    heads = before.heads or ()
+    there = Sweep(connection).hashes([(head.run, head.seq) for head in heads])
+    gone = [head.run for head in heads if there.get((head.run, head.seq)) != head.hash]
+    fault = f"run {gone[0]} is not what it vouches for" if gone else before.fault()
+    if fault is not None:
         raise LedgerError(
-            f"no checkpoint was made, because checkpoint {number} does not hold any more ({what}): "
-            "run `secateur audit verify`"
+            f"no checkpoint was made, because {before.name} does not hold any more ({fault}): run "
+            "`secateur audit verify`"
         )
+    return before

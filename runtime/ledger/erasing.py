@@ -131,8 +131,12 @@ def sweep(engine: Engine) -> Swept:
         driver: Any = connection.driver_connection
         if postgresql:
             driver.autocommit = True
+            refused: list[str] = []  # who may not is told in a notice, not in an error
+            driver.add_notice_handler(lambda said: refused.append(said.message_primary))
             for table in _REWRITTEN:
                 driver.execute(f"VACUUM FULL {table}")
+            if refused:
+                return Swept(False, f"{refused[0]}: run VACUUM FULL as the owner of the tables")
             return Swept(True, f"the tables {', '.join(_REWRITTEN)} were written anew without them")
         driver.execute("VACUUM")
         busy, _, _ = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -426,6 +426,10 @@ def check_kept(db: sqlite3.Connection, kept: Row, key: str | None, marks: Marks)
     if heads is not None:
         check_heads(body, heads, name)
         add_marks(marks, heads, name)
+    if body["number"] == 0:  # made outside, never recorded
+        if heads is None:
+            raise Wrong(f"{name} names no heads, and the ledger never held it")
+        return
     if row is None:
         raise Wrong(f"{name} is not in the ledger any more")
     if row["body"] != canonical(body).decode():

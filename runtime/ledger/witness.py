@@ -112,7 +112,10 @@ def _kept(sweep: Sweep, kept: Checkpoint, found: Witnessed) -> None:
     row = sweep.rows(f"SELECT {_COLUMNS} FROM checkpoint WHERE number = ?", (kept.number,))
     name = f"the {kept.name} that was kept"
     heads = kept.heads
-    if not row:
+    if kept.number == 0:
+        if heads is None:
+            raise LedgerError(f"{name} names no heads, and the ledger never held it")
+    elif not row:
         later = sweep.rows("SELECT number FROM checkpoint WHERE number > ?", (kept.number,))
         kind = DamageKind.MISSING if later else DamageKind.TRUNCATED
         found.bad((kind, "is not in the ledger any more"), name)

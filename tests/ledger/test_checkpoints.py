@@ -245,6 +245,25 @@ def test_nobody_vouches_for_what_was_damaged(told, make_one, one_line):
     assert f"run {told.second} is not what it vouches for" in one_line(error.value)
 
 
+def test_a_checkpoint_from_outside_needs_only_to_read(told, make_one, key, one_line):
+    make_one()
+    reading = connect.open_existing(told.url)
+    outside = make_checkpoint(reading, key, outside=True)
+    reading.dispose()
+    assert outside.number == 0
+    assert told.ask("SELECT count(*) FROM checkpoint") == [(1,)]
+    assert verify(told, checkpoint=outside, key=key.public).ok
+    with pytest.raises(LedgerError, match="names no heads") as error:
+        verify(told, checkpoint=replace(outside, heads=None))
+    one_line(error.value)
+    told.change("DELETE FROM checkpoint")
+    assert verify(told, checkpoint=outside).ok
+    cut_off(told)
+    bad = verify(told, checkpoint=outside).first_bad
+    assert bad is not None
+    assert (bad.run, bad.seq, bad.kind) == (told.second, 3, "truncated")
+
+
 def test_a_run_is_proved_to_be_under_a_checkpoint(told, make_one):
     made = make_one()
     with AuditLog(told.url) as audit:

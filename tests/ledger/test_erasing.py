@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from secateur.agents.thought import Status
 from secateur.runtime.ledger import connect, erasing
@@ -231,3 +232,22 @@ async def test_a_file_that_is_open_elsewhere_is_said_to_keep_copies(telling):
     assert str(path) in left.remark
     assert swept(told.url).complete
     assert SECRET.encode() not in files(path)
+
+
+async def test_a_role_that_may_not_rewrite_the_tables_is_told_so(telling, postgres):
+    told, run = telling
+    if "://" not in told.url:
+        pytest.skip("SQLite has no roles")
+    await erase(told.url, run)
+    name = str(make_url(told.url).database)
+    postgres.execute(
+        "DROP ROLE IF EXISTS lowly",
+        "CREATE ROLE lowly LOGIN",
+        "GRANT SELECT ON alembic_version TO lowly",
+        database=name,
+    )
+    left = swept(postgres.url(name, "lowly"))
+    postgres.execute("DROP OWNED BY lowly", "DROP ROLE lowly", database=name)
+    assert not left.complete
+    assert "permission denied" in left.remark
+    assert "as the owner of the tables" in left.remark
