@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ FULL = Sizes(
 QUICK = Sizes(
     kills=24, images=2, disks=5, races=24, backends=2, servers=1, clocks=2, statements=12, every=30
 )
+_NEEDED_BY_VICTIMS = (
+    "langgraph.checkpoint.memory",
+    "langgraph.graph",
+    "secateur.runtime.engines.worker",
+)
+"""What they would import one by one: here, so that a fork has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,8 @@ def run_campaign(
     databases: list[Database], sizes: Sizes, checkpoint: Checkpoint, seed: int
 ) -> dict[Database, list[Part]]:
     """Each database in a process of its own, side by side."""
+    for module in _NEEDED_BY_VICTIMS:
+        import_module(module)
     with tempfile.TemporaryDirectory(prefix="damage") as name:
         folder = Path(name)
         lanes = {

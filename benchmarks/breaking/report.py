@@ -78,15 +78,45 @@ def _promises(results: Results) -> list[tuple[str, ...]]:
 
 
 def _points(results: Results) -> list[tuple[str, ...]]:
-    """Where processes were killed, and how often on each database."""
+    """Where processes were killed, and how often on each database: before / after, or there."""
     kills = {database: _done(parts) for database, parts in results.items()}
-    points = sorted(
-        {what for counts in kills.values() for what in counts if what.startswith(_KILLED)}
-    )
+    places: dict[str, dict[Database, dict[str, int]]] = {}
+    for database, counts in kills.items():
+        for what, times in counts.items():
+            if what.startswith(_KILLED):
+                place, when = _place(what.removeprefix(_KILLED))
+                places.setdefault(place, {}).setdefault(database, {})[when] = times
     return [
-        (point.removeprefix(_KILLED), *(_count(counts.get(point)) for counts in kills.values()))
-        for point in points
+        (place, *(_before_after(places[place].get(database, {})) for database in kills))
+        for place in sorted(places, key=_rank)
     ]
+
+
+def _place(point: str) -> tuple[str, str]:
+    """A point without its ``before`` or ``after``, and that."""
+    for when in ("before", "after"):
+        for start in (f"{when} ", f"an agent's run {when} "):
+            if point.startswith(start):
+                agent = "an agent's run: " if start.startswith("an") else ""
+                return agent + point.removeprefix(start), when
+        if f": {when} " in point:
+            return point.replace(f": {when} ", ": "), when
+    return point, "there"
+
+
+def _before_after(times: Mapping[str, int]) -> str:
+    if not times:
+        return ""
+    if "there" in times:
+        return _count(times["there"])
+    return f"{times.get('before', 0)} / {times.get('after', 0)}"
+
+
+def _rank(place: str) -> tuple[int, str]:
+    """Random moments first, then what happens to an event, to a transaction, to a ledger."""
+    signs = ("at a random moment", "is queued", "COMMIT", "BEGIN", "opening", "closing", "WAL")
+    order = next((rank for rank, sign in enumerate(signs) if sign in place), len(signs))
+    return (order + 10 * place.startswith("an agent"), place)
 
 
 def _count(times: int | None) -> str:
@@ -154,7 +184,9 @@ def markdown(results: Results, seconds: float, command: str) -> str:
         "## Where processes were killed",
         "",
         "Named points are installed in the victim from outside, around its queue and its database",
-        "driver; each is hit at a drawn repetition. `COMMIT` is the writer's own.",
+        "driver; each is hit at a drawn repetition. `5 / 6`: five times before it, six times after",
+        "it; after `COMMIT` is before the acknowledgement. Statements are those of the writer's",
+        "transactions; one of a new ledger is any of its migrations'.",
         "",
         *_table(["", *columns], _points(results)),
         "",

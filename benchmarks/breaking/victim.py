@@ -226,26 +226,35 @@ async def _act(log: RunLog, sandbox: Path, id: str) -> None:
 
 
 def _checkpoint_until_death(errand: Errand, journal: Journal, rng: random.Random) -> None:
-    """Make SQLite copy its WAL into the file every few milliseconds, and die during one copy."""
+    """Make SQLite copy its log into the file every few milliseconds, and die during one copy."""
+    begun = threading.Event()
+    inside, took = False, 0.002
 
-    def work() -> None:
+    def copy() -> None:
+        nonlocal inside, took
         # The plain connection: this one is not to die at a named point.
         with closing(
             sqlite3.connect(errand.url, isolation_level=None, factory=sqlite3.Connection)
         ) as connection:
-            took = 0.002
-            for left in reversed(range(rng.randint(2, 6))):
-                time.sleep(rng.uniform(0.005, 0.03))
-                if left == 0:
-                    death = threading.Timer(rng.uniform(0, took), os.kill, (os.getpid(), SIGKILL))
-                    death.start()
+            while True:
+                time.sleep(rng.uniform(0.01, 0.06))
                 journal.write("checkpoint", "begins")
-                began = time.monotonic()
+                began, inside = time.monotonic(), True
+                begun.set()
                 connection.execute(f"PRAGMA wal_checkpoint({rng.choice(_CHECKPOINTS)})").fetchall()
-                took = time.monotonic() - began
+                took, inside = time.monotonic() - began, False
                 journal.write("checkpoint", "ends")
 
-    threading.Thread(target=work, daemon=True).start()
+    def kill() -> None:
+        while True:
+            begun.wait()
+            begun.clear()
+            time.sleep(rng.uniform(0, took))
+            if inside:
+                os.kill(os.getpid(), SIGKILL)
+
+    for work in (copy, kill):
+        threading.Thread(target=work, daemon=True).start()
 
 
 def _append_line(path: Path, line: str) -> None:
