@@ -15,6 +15,7 @@ import typer
 from ..ledger import connect, erasing
 from ..ledger.audit import AuditLog
 from ..ledger.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
+from ..ledger.errors import LedgerError
 from ..ledger.signing import SigningKey, default_key, public_key
 from ..settings import Settings
 
@@ -179,8 +180,8 @@ def erase(
         for each in left:
             still = "" if each.finished else "; the run is not finished: if it still goes, it stops"
             print(f"{each}{still}", file=sys.stderr)
-        if left and not (yes or typer.confirm("Erase this for good?", err=True)):
-            raise typer.Abort("nothing was erased")
+        if left and not (yes or _agreed()):
+            raise LedgerError("nothing was erased (--yes erases without asking)")
         for each in left:
             asyncio.run(erasing.erase(url, each, by=by, reason=reason))
         swept = erasing.sweep(engine) if sweep else None
@@ -197,6 +198,13 @@ def erase(
             print(swept.remark if swept.complete else f"but copies may be left: {swept.remark}")
     if swept is not None and not swept.complete:
         raise typer.Exit(1)
+
+
+def _agreed() -> bool:
+    try:
+        return typer.confirm("Erase this for good?", err=True)
+    except typer.Abort:  # nobody there to answer
+        return False
 
 
 @app.command()
