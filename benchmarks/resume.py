@@ -2,7 +2,7 @@
 
     python benchmarks/resume.py [--kills 300] [--database sqlite|postgres|both]
                                 [--case figure|asking|desk|all] [--model NAME|DIR]
-                                [--seed 1] [--json FILE]
+                                [--points WORD,WORD] [--seed 1] [--json FILE]
 
 Every run has an uninterrupted twin with the same seed. Each kill is a SIGKILL of a real process;
 the run is then resumed, and a person (this script) decides what waits for one, until it ends. What
@@ -38,13 +38,19 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--case", choices=(*CASES, "all"), default="all")
     parser.add_argument("--model", default="seedling", help="a shipped model, or a checkpoint")
+    parser.add_argument("--points", default="", help="named points with one of these words alone")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the counts to this file")
     return parser.parse_args(given)
 
 
 def kill_runs(
-    database: Database, cases: Sequence[str], checkpoint: Checkpoint, kills: int, seed: int
+    database: Database,
+    cases: Sequence[str],
+    checkpoint: Checkpoint,
+    kills: int,
+    words: Sequence[str],
+    seed: int,
 ) -> dict[str, Tally]:
     """So many kills of each case on one kind of database."""
     tallies: dict[str, Tally] = {}
@@ -58,9 +64,9 @@ def kill_runs(
             in_child(lambda url=url: make(url))
             campaign = Campaign(CASES[case], checkpoint, url, Path(name))
             rng = random.Random(f"{seed} {case} {database}")
-            named = campaign.named(rng)[:kills]
-            others = rng.choices(list(campaign.points()), k=kills - len(named))
-            campaign.kill([*named, *others])
+            named = [k for k in campaign.named(rng) if any(w in k.point.name for w in words)]
+            others = [k for k in campaign.points() if any(w in k.point.name for w in words)]
+            campaign.kill([*named[:kills], *rng.choices(others, k=max(0, kills - len(named)))])
             tallies[case] = campaign.tally
     return tallies
 
@@ -86,7 +92,9 @@ def main(given: Sequence[str]) -> int:
     faults = 0
     for database in databases:
         began = time.monotonic()
-        tallies = kill_runs(database, cases, checkpoint, each, wanted.seed)
+        tallies = kill_runs(
+            database, cases, checkpoint, each, wanted.points.split(","), wanted.seed
+        )
         seconds = time.monotonic() - began
         points, seen = Counter[str](), Counter[str]()
         for tally in tallies.values():

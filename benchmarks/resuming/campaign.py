@@ -1,5 +1,6 @@
 """Kill a run, resume it until it ends, and see what became of it."""
 
+import gc
 import random
 import shutil
 import signal
@@ -35,6 +36,8 @@ def warm() -> None:
     from secateur.runtime.ledger.provenance import code_digest
 
     code_digest()
+    gc.collect()
+    gc.freeze()  # what children never touch is not copied for them
 
 
 _MOST_PROCESSES = 16
