@@ -1,5 +1,6 @@
 """The Graph of Thoughts table in words, as Markdown, and as a picture."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -131,16 +132,17 @@ def markdown(cells: Sequence["Cell"], model: str, picture_name: str) -> str:
 
 
 def picture(cells: Sequence["Cell"], model: str, path: Path) -> None:
-    """Errors by plan, a box of quartiles for each with every instance as a dot, as SVG."""
+    """Errors by plan as SVG: a box of quartiles for each, and a dot as large as its instances are
+    many for each number of errors."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     groups = problems(cells)
     figure = Canvas(figsize=(2.3 * len(groups) + 0.6, 3.4), layout="constrained")
     figure.patch.set_facecolor("white")
     rows: Any = figure.subplots(1, len(groups), squeeze=False)[0]
-    rng = np.random.default_rng(0)
     for axes, group in zip(rows, groups, strict=True):
         for place, cell in enumerate(group):
             wrong, colour = errors(cell), _COLOURS[cell.plan]
@@ -152,11 +154,15 @@ def picture(cells: Sequence["Cell"], model: str, path: Path) -> None:
                 medianprops={"color": _INK, "linewidth": 1.8},
                 whiskerprops={"linewidth": 0.8}, capprops={"linewidth": 0.8},
             )  # fmt: skip
-            spread = place + rng.uniform(-0.2, 0.2, len(wrong))
-            axes.plot(spread, wrong, ".", color=_INK, markersize=2.5, alpha=0.45)
+            for value, count in sorted(Counter(wrong).items()):
+                axes.plot(
+                    place, value, "o", color=_INK, markersize=1.2 * count**0.5, alpha=0.45,
+                    markeredgewidth=0,
+                )  # fmt: skip
         axes.set_xticks(range(len(group)), [WORDS[cell.plan] for cell in group], fontsize=9)
         axes.set_title(title(group), fontsize=10, loc="left")
         axes.set_ylim(bottom=-0.5)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=_INK, labelsize=9)
     rows[0].set_ylabel("errors (0 is right)")
