@@ -126,7 +126,12 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def one_more(limit: int | None) -> int | None:
-    """How many rows to ask for, to know whether there are more than ``limit``."""
+    """How many rows to ask for, to know whether there are more than ``limit``.
+
+    Raises :class:`LedgerError` for a limit that would leave nothing.
+    """
+    if limit is not None and limit < 1:
+        raise LedgerError(f"limit {limit} leaves nothing: give 1 or more, or None for all")
     return None if limit is None else limit + 1
 
 

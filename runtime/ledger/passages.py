@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
@@ -42,8 +43,12 @@ _EVENTS = 512
 """Events that one call reads at most: some milliseconds, for which an append may have to wait."""
 _MANY = 8192
 """The same where nobody waits."""
-_LONGEST = 200_000
+_LONGEST = 100_000
 """Characters of a text that are indexed; PostgreSQL refuses a tsvector beyond 1 MB."""
+_WORD_LENGTH = 500
+"""Characters of a word that PostgreSQL is given; it refuses those beyond 2 kB."""
+_PLACES = 16_383
+"""The last place in a text that a tsvector can name; beyond it words are found, phrases are not."""
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _TIES = 10
 """Bits of a number that tell passages of the same microsecond apart."""
@@ -59,10 +64,7 @@ _TOLD = (EventKind.MODEL_INTENDED.value, EventKind.JUDGED.value, EventKind.PLACE
 
 _PLACE = "INSERT INTO passage (number, run_id, thought_id) VALUES (?, ?, ?)"
 _INSERT = "INSERT INTO passage_words (rowid, text, prompt) VALUES (?, ?, ?)"
-_INSERT_POSTGRESQL = (
-    "INSERT INTO passage_words (number, words) VALUES (%s, "
-    "setweight(to_tsvector('simple', %s), 'A') || setweight(to_tsvector('simple', %s), 'B'))"
-)
+_INSERT_POSTGRESQL = "INSERT INTO passage_words (number, words) VALUES (%s, %s::tsvector)"
 _FORGET = sa.text(
     "INSERT INTO passage_words (passage_words, rowid, text, prompt) "
     "VALUES ('delete', :number, :text, :prompt)"
@@ -117,14 +119,17 @@ class Words:
     def tsquery(self) -> sa.ColumnElement[Any]:
         """As PostgreSQL reads it."""
         label = {None: "", "text": ":A", "prompt": ":B"}[self.field]
-        spelt = [" <-> ".join(f"'{word}'{label}" for word in phrase) for phrase in self.phrases]
-        return sa.func.to_tsquery(sa.text("'simple'"), " & ".join(f"({each})" for each in spelt))
+        spelt = [
+            " <-> ".join(f"'{word[:_WORD_LENGTH]}'{label}" for word in phrase)
+            for phrase in self.phrases
+        ]
+        return sa.cast(" & ".join(f"({each})" for each in spelt), TSQUERY)
 
     def match(self, passage: Passage) -> bool:
         """Whether they all are in a passage; what the index would say of it."""
         fields = (passage.text, passage.prompt)
         chosen = {None: fields, "text": fields[:1], "prompt": fields[1:]}[self.field]
-        spelt = [f" {' '.join(_plain(text[:_LONGEST]).split())} " for text in chosen]
+        spelt = [f" {' '.join(_plain(text).split())} " for text in chosen]
         return all(
             any(f" {' '.join(phrase)} " in text for text in spelt) for phrase in self.phrases
         )
@@ -176,7 +181,7 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
     numbers: dict[str, int] = {row.thought_id: row.number for row in rows}
     if connection.dialect.name == "sqlite":
         for passage in _of_thoughts(connection, run, list(numbers)):
-            text, prompt = _plain(passage.text[:_LONGEST]), _plain(passage.prompt[:_LONGEST])
+            text, prompt = _plain(passage.text), _plain(passage.prompt)
             row = {"number": numbers[passage.thought], "text": text, "prompt": prompt}
             connection.execute(_FORGET, row)
         # A deletion is a note in the index until its parts are merged.
@@ -339,11 +344,15 @@ def _prompts(connection: Connection, run: str, thoughts: Sequence[str]) -> dict[
 
 
 def _prompt_text(content: bytes) -> str:
-    """The text of a prompt's JSON, ``{"ids":[…],"text":"…"}``, where possible without its ids."""
+    """The text of a prompt's JSON, ``{"ids":[…],"text":"…"}``, where possible without its ids.
+
+    Nothing, where it was erased or damaged: that is for the verification to say.
+    """
     _, _, text = content.partition(b'],"text":')
-    if text:
-        return json.loads(text[:-1])
-    return json.loads(content)["text"] if content else ""
+    try:
+        return str(json.loads(text[:-1]) if text else json.loads(content)["text"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _add(connection: Connection, passages: Sequence[Passage]) -> None:
@@ -359,10 +368,23 @@ def _add(connection: Connection, passages: Sequence[Passage]) -> None:
     except IntegrityError:  # another run has a passage of the same microsecond and the same bits
         numbered = _numbered(spoken, _taken(connection, spoken))
         connection.exec_driver_sql(statement, _places(numbered))
-    words = [
-        (number, _plain(p.text[:_LONGEST]), _plain(p.prompt[:_LONGEST])) for number, p in numbered
-    ]
-    connection.exec_driver_sql(_INSERT if sqlite else _INSERT_POSTGRESQL, words)
+    if sqlite:
+        words = [(number, _plain(each.text), _plain(each.prompt)) for number, each in numbered]
+        connection.exec_driver_sql(_INSERT, words)
+    else:
+        vectors = [(number, _vector(each)) for number, each in numbered]
+        connection.exec_driver_sql(_INSERT_POSTGRESQL, vectors)
+
+
+def _vector(passage: Passage) -> str:
+    """As PostgreSQL reads a tsvector: each word with its place and its field, by no parser."""
+    text, prompt = _plain(passage.text).split(), _plain(passage.prompt).split()
+    apart = len(text) + 2  # so that no phrase goes from one field into the other
+    spelt = [f"'{word[:_WORD_LENGTH]}':{min(at, _PLACES)}A" for at, word in enumerate(text, 1)]
+    return " ".join(
+        spelt
+        + [f"'{word[:_WORD_LENGTH]}':{min(at, _PLACES)}B" for at, word in enumerate(prompt, apart)]
+    )
 
 
 def _places(numbered: Sequence[tuple[int, Passage]]) -> list[tuple[int, str, str]]:
@@ -375,7 +397,10 @@ def _numbered(passages: Sequence[Passage], taken: Collection[int]) -> list[tuple
     numbered: list[tuple[int, Passage]] = []
     for passage in passages:
         bits = zlib.crc32(f"{passage.run}/{passage.thought}".encode()) % (1 << _TIES)
-        number = number_range(passage.at)[0] + bits
+        try:
+            number = number_range(passage.at)[0] + bits
+        except ValueError:  # no time: that is for the verification to say
+            number = bits
         while number in known:  # a clock at rest, or two that drew the same bits
             number += 1
         known.add(number)
@@ -396,9 +421,19 @@ def _taken(connection: Connection, passages: Sequence[Passage]) -> set[int]:
 
 
 def _plain(text: str) -> str:
-    """Its words in lower case without accents, blanks between: what both databases index."""
+    """Its words in lower case without accents, blanks between: what both databases index.
+
+    Letters beyond ASCII are spelt by their numbers, so that neither database's own idea of what a
+    letter is has a say.
+    """
+    text = text[:_LONGEST]
     if text.isascii():
         return text.translate(_ASCII)
     decomposed = unicodedata.normalize("NFKD", text)
     bare = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-    return " ".join(_WORD.findall(bare.lower()))
+    words = _WORD.findall(bare.casefold())
+    return " ".join(word if word.isascii() else _spelt(word) for word in words)
+
+
+def _spelt(word: str) -> str:
+    return "".join(sign if sign.isascii() else f"x{ord(sign):x}x" for sign in word)

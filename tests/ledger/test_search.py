@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -414,3 +415,27 @@ def test_what_is_searched_is_spelt_as_it_is_indexed():
     words = Words.of('Ünïted "NATIONS  of" x')
     assert words.phrases == (("united",), ("nations", "of"), ("x",))
     assert words.fts5 == '"united" AND "nations of" AND "x"'
+
+
+def test_every_spelling_is_found_by_the_index_as_without_it(ledger_url, make):
+    rng = random.Random(1)
+    signs = "aZ09_-.é\u0301ßİıſΣς日ﬁ²½١\U0001e900\U0001f600 \u200d\x7f\0'\"\\%"
+    texts = ["".join(rng.choices(signs, k=12)) for _ in range(40)]
+    texts += ["12e3abc 0x1f 1a2b 3.14e-5 a@b.c http://x.y/z /etc/passwd it's", "w" * 3000]
+    run = write(make, ledger_url, texts)
+    index(ledger_url)
+    by = {f"e{number}": text for number, text in enumerate(texts)}
+    asked = [text for text in texts if any(sign.isalnum() for sign in text)]
+    with AuditLog(ledger_url) as audit:
+        for text in asked:
+            quoted = text.replace('"', " ")
+            for query in (quoted, f'"{quoted}"'):
+                words = Words.of(query, "text")
+                expected = {
+                    id
+                    for id, text in by.items()
+                    if words.match(passages.Passage(run, id, "", text, ""))
+                }
+                rows = audit.search(query, field="text", limit=None)
+                assert {row.thought for row in rows} == expected, query
+                assert expected
