@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
@@ -20,6 +20,10 @@ from .events import RunStart
 from .provenance import run_digests
 from .runlog import Clock, Known, RunLog
 from .writer import Writer
+
+if TYPE_CHECKING:
+    from .checkpoints import Checkpoint
+    from .signing import SigningKey
 
 __all__ = ["Clock", "Ledger", "LedgerError", "RunLog", "new_run_id"]
 
@@ -80,6 +84,14 @@ class Ledger:
         await self._writer.flush()
         return await asyncio.to_thread(_asked, self._writer.url, question)
 
+    async def checkpoint(self, key: "SigningKey") -> "Checkpoint":
+        """Sign the last event of every run, all that was queued before included, and record it.
+
+        Raises :class:`LedgerError` where the checkpoint before does not hold any more.
+        """
+        await self._writer.flush()
+        return await asyncio.to_thread(_checkpoint, self._writer.url, key)
+
     async def aclose(self) -> None:
         """Finish writing and let go of the database."""
         await self._writer.aclose()
@@ -103,6 +115,16 @@ def _asked(url: URL, question: Callable[[Connection], T]) -> T:
             return question(connection)
     except DBAPIError as error:
         raise LedgerError(connect.explain(error, connect.place(url))) from None
+    finally:
+        engine.dispose()
+
+
+def _checkpoint(url: URL, key: "SigningKey") -> "Checkpoint":
+    from .checkpoints import make_checkpoint  # cryptography, which runs alone do not need
+
+    engine = connect.connect(url.render_as_string(hide_password=False))
+    try:
+        return make_checkpoint(engine, key)
     finally:
         engine.dispose()
 

@@ -92,6 +92,18 @@ async def test_what_comes_after_a_checkpoint_is_fine(told, make, make_one, key):
     assert verify(told, told.second, checkpoint=second, key=key.public).ok
 
 
+async def test_a_ledger_that_is_open_signs_all_that_was_told_to_it(ledger_url, make, key):
+    async with Ledger.open(ledger_url) as ledger:
+        assert (await ledger.checkpoint(key)).runs == 0
+        log = await ledger.start(make.start())
+        await log.note("queued", {})
+        made = await ledger.checkpoint(key)
+        await log.intend(make.intent("t1"))
+        assert (made.number, made.runs, made.events) == (2, 1, 2)
+    with AuditLog(ledger_url) as audit:
+        assert audit.verify(checkpoint=made, key=key.public).ok
+
+
 CUT = (
     "DELETE FROM tag_score WHERE run_id = '{run}' AND thought_id = 'd1'",
     "DELETE FROM thought WHERE run_id = '{run}' AND id = 'd1'",
