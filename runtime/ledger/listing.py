@@ -18,8 +18,8 @@ from .errors import LedgerError
 from .events import EventKind, RunStatus
 from .filters import Meaning, Narrow, one_of
 from .page import Cursor
-from .passages import Words
 from .rows import EventRow, FoundRow, PrunedRow, RunRow
+from .words import Words
 
 __all__ = ["events", "found", "pruned", "run_ids", "runs"]
 

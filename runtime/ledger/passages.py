@@ -8,26 +8,20 @@ number grows with its time, so that the newest are found by counting down.
 """
 
 import json
-import re
-import unicodedata
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from . import tables
-from .errors import LedgerError
 from .events import EventKind
+from .words import Passage, plain, vector
 
 __all__ = [
-    "Passage",
-    "Words",
     "forget",
     "index_some",
     "number_range",
@@ -36,30 +30,16 @@ __all__ = [
     "tail",
 ]
 
-Field = Literal["text", "prompt"]
-"""Where to look: in what was written, or in what was asked."""
-
 _EVENTS = 512
 """Events that one call reads at most: some milliseconds, for which an append may have to wait."""
 _MANY = 8192
 """The same where nobody waits."""
-_LONGEST = 100_000
-"""Characters of a text that are indexed; PostgreSQL refuses a tsvector beyond 1 MB."""
-_WORD_LENGTH = 500
-"""Characters of a word that PostgreSQL is given; it refuses those beyond 2 kB."""
-_PLACES = 16_383
-"""The last place in a text that a tsvector can name; beyond it words are found, phrases are not."""
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _TIES = 10
 """Bits of a number that tell passages of the same microsecond apart."""
 _LARGEST = (1 << 63 - _TIES - 1) - 1
 """Microseconds that a number has room for: 285 years either way."""
 
-_WORD = re.compile(r"[^\W_]+")
-_ASCII = str.maketrans(
-    {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
-)
-_ASKED = re.compile(r'"([^"]*)"|([^\s"]+)')
 _TOLD = (EventKind.MODEL_INTENDED.value, EventKind.JUDGED.value, EventKind.PLACED.value)
 
 _PLACE = "INSERT INTO passage (number, run_id, thought_id) VALUES (?, ?, ?)"
@@ -69,70 +49,6 @@ _FORGET = sa.text(
     "INSERT INTO passage_words (passage_words, rowid, text, prompt) "
     "VALUES ('delete', :number, :text, :prompt)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """What one thought said and was asked, to be searched."""
-
-    run: str
-    thought: str
-    at: str
-    text: str
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """What is searched for: words and phrases, all of which must be there.
-
-    Words are letters and digits; everything else separates them. Case and accents do not count.
-    """
-
-    phrases: tuple[tuple[str, ...], ...]
-    field: Field | None
-    """Only in what was written, or only in what was asked; else in either."""
-
-    @classmethod
-    def of(cls, asked: str, field: Field | None = None) -> "Words":
-        """Read ``plain words`` and ``"quoted phrases"``; an open quote ends with the text.
-
-        Raises :class:`LedgerError` where there is nothing to look for.
-        """
-        closed = asked + '"' * (asked.count('"') % 2)
-        phrases = tuple(
-            words
-            for quoted, plain in _ASKED.findall(closed)
-            if (words := tuple(_plain(quoted or plain).split()))
-        )
-        if not phrases:
-            raise LedgerError(f"there is no word to look for in {asked!r}: write letters or digits")
-        return cls(phrases, field)
-
-    @property
-    def fts5(self) -> str:
-        """As SQLite's FTS5 reads it; letters and digits alone, so it is always well formed."""
-        query = " AND ".join(f'"{" ".join(phrase)}"' for phrase in self.phrases)
-        return query if self.field is None else f"{self.field} : ({query})"
-
-    @property
-    def tsquery(self) -> sa.ColumnElement[Any]:
-        """As PostgreSQL reads it."""
-        label = {None: "", "text": ":A", "prompt": ":B"}[self.field]
-        spelt = [
-            " <-> ".join(f"'{word[:_WORD_LENGTH]}'{label}" for word in phrase)
-            for phrase in self.phrases
-        ]
-        return sa.cast(" & ".join(f"({each})" for each in spelt), TSQUERY)
-
-    def match(self, passage: Passage) -> bool:
-        """Whether they all are in a passage; what the index would say of it."""
-        fields = (passage.text, passage.prompt)
-        chosen = {None: fields, "text": fields[:1], "prompt": fields[1:]}[self.field]
-        spelt = [f" {' '.join(_plain(text).split())} " for text in chosen]
-        return all(
-            any(f" {' '.join(phrase)} " in text for text in spelt) for phrase in self.phrases
-        )
 
 
 def index_some(connection: Connection, limit: int = _EVENTS) -> int:
@@ -181,7 +97,7 @@ def forget(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
     numbers: dict[str, int] = {row.thought_id: row.number for row in rows}
     if connection.dialect.name == "sqlite":
         for passage in _of_thoughts(connection, run, list(numbers)):
-            text, prompt = _plain(passage.text), _plain(passage.prompt)
+            text, prompt = plain(passage.text), plain(passage.prompt)
             row = {"number": numbers[passage.thought], "text": text, "prompt": prompt}
             connection.execute(_FORGET, row)
         # A deletion is a note in the index until its parts are merged.
@@ -369,22 +285,11 @@ def _add(connection: Connection, passages: Sequence[Passage]) -> None:
         numbered = _numbered(spoken, _taken(connection, spoken))
         connection.exec_driver_sql(statement, _places(numbered))
     if sqlite:
-        words = [(number, _plain(each.text), _plain(each.prompt)) for number, each in numbered]
+        words = [(number, plain(each.text), plain(each.prompt)) for number, each in numbered]
         connection.exec_driver_sql(_INSERT, words)
     else:
-        vectors = [(number, _vector(each)) for number, each in numbered]
+        vectors = [(number, vector(each)) for number, each in numbered]
         connection.exec_driver_sql(_INSERT_POSTGRESQL, vectors)
-
-
-def _vector(passage: Passage) -> str:
-    """As PostgreSQL reads a tsvector: each word with its place and its field, by no parser."""
-    text, prompt = _plain(passage.text).split(), _plain(passage.prompt).split()
-    apart = len(text) + 2  # so that no phrase goes from one field into the other
-    spelt = [f"'{word[:_WORD_LENGTH]}':{min(at, _PLACES)}A" for at, word in enumerate(text, 1)]
-    return " ".join(
-        spelt
-        + [f"'{word[:_WORD_LENGTH]}':{min(at, _PLACES)}B" for at, word in enumerate(prompt, apart)]
-    )
 
 
 def _places(numbered: Sequence[tuple[int, Passage]]) -> list[tuple[int, str, str]]:
@@ -418,22 +323,3 @@ def _taken(connection: Connection, passages: Sequence[Passage]) -> set[int]:
         near = sa.select(number).where(number.between(low, high + (1 << _TIES)))
         taken.update(connection.execute(near).scalars())
     return taken
-
-
-def _plain(text: str) -> str:
-    """Its words in lower case without accents, blanks between: what both databases index.
-
-    Letters beyond ASCII are spelt by their numbers, so that neither database's own idea of what a
-    letter is has a say.
-    """
-    text = text[:_LONGEST]
-    if text.isascii():
-        return text.translate(_ASCII)
-    decomposed = unicodedata.normalize("NFKD", text)
-    bare = "".join(sign for sign in decomposed if not unicodedata.combining(sign))
-    words = _WORD.findall(bare.casefold())
-    return " ".join(word if word.isascii() else _spelt(word) for word in words)
-
-
-def _spelt(word: str) -> str:
-    return "".join(sign if sign.isascii() else f"x{ord(sign):x}x" for sign in word)

@@ -10,7 +10,8 @@ from sqlalchemy.engine import Connection
 from . import fetch, tables
 from .filters import Meaning, Narrow
 from .page import Cursor
-from .passages import Passage, Words, number_range, tail
+from .passages import number_range, tail
+from .words import Passage, Words
 
 __all__ = ["excerpts", "search", "thoughts"]
 

@@ -13,7 +13,7 @@ from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Clock, Ledger
-from secateur.runtime.ledger.passages import Words
+from secateur.runtime.ledger.words import Passage, Words
 
 SAID = (
     "The web server is up.",
@@ -434,7 +434,7 @@ def test_every_spelling_is_found_by_the_index_as_without_it(ledger_url, make):
                 expected = {
                     id
                     for id, text in by.items()
-                    if words.match(passages.Passage(run, id, "", text, ""))
+                    if words.match(Passage(run, id, "", text, ""))
                 }
                 rows = audit.search(query, field="text", limit=None)
                 assert {row.thought for row in rows} == expected, query
