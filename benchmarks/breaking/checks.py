@@ -24,6 +24,7 @@ __all__ = [
     "ALONE",
     "CHAINS",
     "GOES_ON",
+    "UNHURT",
     "WAITS",
     "Event",
     "check_desks",
@@ -39,6 +40,7 @@ CONTENTS = "what is there is what was told"
 INTENDED = "every effect has its durable intent"
 NOT_AGAIN = "no tool acts twice on one intent"
 ALONE = "the stand-alone verifier says the same"
+UNHURT = "another process that writes to the ledger is not hurt by a kill"
 WAITS = "a commit waits for the disk (SQLite: synchronous=FULL, PostgreSQL: synchronous_commit)"
 GOES_ON = "the ledger opens again and goes on"
 

@@ -1,6 +1,7 @@
 """Children of a parent that has everything imported and no event loop: they start in 20 ms."""
 
 import asyncio
+import faulthandler
 import os
 import pickle
 import signal
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 
 __all__ = ["fork", "in_child", "wait", "wait_for", "wait_long"]
 
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 """Seconds after which a child that should have ended is killed, and the campaign with it."""
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ def fork(work: Callable[[], Coroutine[Any, Any, Any]]) -> int:
     if child:
         return child
     code = 1
+    faulthandler.dump_traceback_later(_PATIENCE - 5)  # where it hangs, should it hang
     try:
         asyncio.run(work())
         code = 0

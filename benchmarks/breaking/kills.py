@@ -18,6 +18,7 @@ from .checks import (
     ALONE,
     CHAINS,
     GOES_ON,
+    UNHURT,
     WAITS,
     Event,
     check_desks,
@@ -55,7 +56,7 @@ _COPYING = ["checkpoint", "begins"]
 class _Kill:
     """How one victim is to die."""
 
-    kind: Literal["random", "agents", "point", "opening", "checkpoint"]
+    kind: Literal["random", "beside", "agents", "point", "opening", "checkpoint"]
     point: str = ""
     times: int = 1
 
@@ -94,7 +95,8 @@ class _Killer:
     def rehearse(self) -> dict[str, int]:
         """Let one victim live, to learn the named points and how often each is passed."""
         ledger = _Generation(self.place.new())
-        self.kill(ledger, replace(self.errand(ledger), trap=Trap("before judged is queued", 9)))
+        trap = Trap("before judged is queued", 3)  # so that a model call is left open
+        self.kill(ledger, replace(self.errand(ledger), trap=trap, seconds=30.0))
         # The next one goes on with what it left, in every way there is.
         passed = self.live(ledger, replace(self.errand(ledger), every_way=True, seconds=30.0))
         fresh = _Generation(self.place.new())
@@ -133,6 +135,14 @@ class _Killer:
         else:
             self.tally.done["ended before the kill"] += 1
             self.tally.hold(GOES_ON, status == 0, f"victim {errand.number} failed")
+
+    def kill_beside(self, ledger: _Generation) -> None:
+        """Kill one of two processes that write to the ledger; the other one must not feel it."""
+        other = replace(self.errand(ledger), go_on=(), seconds=0.3)
+        survivor = send(other, None)
+        self.kill(ledger, self.errand(ledger))
+        self.tally.hold(UNHURT, wait(survivor) == 0, f"victim {other.number} failed")
+        self.check(ledger, other)
 
     def check(self, ledger: _Generation, errand: Errand) -> Testimony:
         """What the victim left behind."""
@@ -206,6 +216,7 @@ def kill_many(place: Place, folder: Path, checkpoint: Checkpoint, kills: int, se
     plan = [_Kill("point", points[n % len(points)]) for n in range(kills * 2 // 5)]
     plan += [_Kill("opening", times=n % opening + 1) for n in range(kills // 20)]
     plan += [_Kill("agents")] * (kills // 10)
+    plan += [_Kill("beside")] * (kills // 20)
     if place.name == "sqlite":
         plan += [_Kill("checkpoint")] * (kills // 20)
     plan += [_Kill("random")] * (kills - len(plan))
@@ -234,6 +245,8 @@ def kill_many(place: Place, folder: Path, checkpoint: Checkpoint, kills: int, se
                 killer.kill(ledger, replace(killer.errand(ledger), checkpoints=True))
             case "random":
                 killer.kill(ledger, killer.errand(ledger))
+            case "beside":
+                killer.kill_beside(ledger)
             case unknown:
                 assert_never(unknown)
         if killer.sent % _GENERATION == 0:

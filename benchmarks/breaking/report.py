@@ -79,7 +79,9 @@ def _promises(results: Results) -> list[tuple[str, ...]]:
 
 def _points(results: Results) -> list[tuple[str, ...]]:
     """Where processes were killed, and how often on each database: before / after, or there."""
-    kills = {database: _done(parts) for database, parts in results.items()}
+    kills: dict[Database, Counter[str]] = {
+        database: _done(parts) for database, parts in results.items()
+    }
     places: dict[str, dict[Database, dict[str, int]]] = {}
     for database, counts in kills.items():
         for what, times in counts.items():

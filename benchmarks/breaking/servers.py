@@ -23,7 +23,7 @@ from .victim import Errand, effects_of, fill
 __all__ = ["kill_servers"]
 
 ONE_LINE = "a database that is gone is one line that says so"
-_PATIENCE = 45.0
+_PATIENCE = 120.0
 """Seconds in which the server must be back for those who wait to go on."""
 
 
