@@ -60,8 +60,8 @@ class Words:
         closed = asked + '"' * (asked.count('"') % 2)
         phrases = tuple(
             words
-            for quoted, plain in _ASKED.findall(closed)
-            if (words := tuple(plain(quoted or plain).split()))
+            for quoted, bare in _ASKED.findall(closed)
+            if (words := tuple(plain(quoted or bare).split()))
         )
         if not phrases:
             raise LedgerError(f"there is no word to look for in {asked!r}: write letters or digits")
