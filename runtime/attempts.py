@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agents.machines import Work
@@ -133,7 +133,7 @@ class Attempts:
             work.step,
             tuple(parent.id for parent in work.parents),
             prompt=list(origin.ids),
-            sampling=asdict(operation.sampling or self.agent.sampling),
+            sampling=(operation.sampling or self.agent.sampling).as_json(),
             controls={tag: str(control) for tag, control in origin.controls.items()},
             model=self.engine.info.model_digest,
             attempt=attempt,

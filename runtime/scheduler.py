@@ -165,7 +165,9 @@ class _Scheduler:
                 continue
             for spending in chain:
                 self._watch(spending)
-            answers = [(spending, spending.answer(work)) for spending in chain]
+            # What is recorded was admitted once, and spends nothing a second time.
+            asked = [] if queue is self.past else chain
+            answers = [(spending, spending.answer(work)) for spending in asked]
             never = next((s for s, answer in answers if answer is Answer.NEVER), None)
             later = next((s for s, answer in answers if answer is Answer.LATER), None)
             if never is not None:
