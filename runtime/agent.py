@@ -18,6 +18,8 @@ from .run import RunResult, Session
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
 
+    from .graph import Task
+
 __all__ = ["Agent"]
 
 
@@ -122,7 +124,7 @@ class Agent(AgentSpec):
             checkpointer,
         )
 
-    async def _invoke(self, session: Session, given: dict[str, Any]) -> RunResult:
+    async def _invoke(self, session: Session, given: "Task") -> RunResult:
         # LangGraph takes most of a second to import; only runs need it, audits do not.
         from langgraph.checkpoint.memory import InMemorySaver
 

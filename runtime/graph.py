@@ -27,7 +27,7 @@ from .ledger.waiting import waiting as wait
 from .resuming import read_run
 from .run import Session, read_task
 
-__all__ = ["Connect", "ConnectLedger", "GraphError", "RunState", "compile_graph"]
+__all__ = ["Connect", "ConnectLedger", "GraphError", "RunState", "Task", "compile_graph"]
 
 
 class GraphError(SecateurError):

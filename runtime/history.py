@@ -103,7 +103,6 @@ class History:
     """Whether a person decided something after the run's end."""
 
     _children: set[tuple[str, tuple[str, ...], int]] = field(default_factory=set)
-    _began_ns: int = 0
     _last_ns: int = 0
 
     @property
@@ -174,11 +173,9 @@ class History:
 
     def _count_time(self, now: int, kind: EventKind) -> None:
         """Clocks of two processes have nothing in common: add up what each one saw."""
-        if kind in (EventKind.RUN_STARTED, EventKind.RESUMED):
-            self._began_ns = now
-        elif kind in (EventKind.DECIDED, EventKind.ERASED):
+        if kind in (EventKind.DECIDED, EventKind.ERASED):
             return  # people take their own time
-        else:
+        if kind not in (EventKind.RUN_STARTED, EventKind.RESUMED):
             self.seconds += max(now - self._last_ns, 0) / 1e9
         self._last_ns = now
 

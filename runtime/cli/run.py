@@ -17,6 +17,7 @@ from ...agents.thought import Thought
 from ...gates.errors import SecateurError
 from ...gates.policy import Policy
 from ..agent import Agent
+from ..engines.checkpoint import shipped_models
 from ..engines.opening import open_engine
 from ..engines.protocol import Engine
 from ..ledger.audit import AuditLog
@@ -113,9 +114,9 @@ def run(
     wanted = [_Task(task, seed)] if task is not None else _read_tasks(tasks or Path(), seed)
     settings = Settings()
     origin = {
-        "agent": _findable(agent),
+        "agent": _agent_anywhere(agent),
         "engine": engine or settings.engine,
-        "model": _findable(model or settings.model),
+        "model": _model_anywhere(model or settings.model),
     }
     live = open_engine(origin["engine"], model or settings.model)
     chosen = policy or settings.policy or runnable.policy
@@ -142,12 +143,15 @@ def _load(agent: str, max_tokens: int | None) -> Agent:
     return Agent.of(replace(runnable, budget=replace(runnable.budget, tokens=max_tokens)))
 
 
-def _findable(name: str) -> str:
-    """What names a file or folder, as it is found from anywhere."""
-    path = Path(name)
-    if not (path.suffix or path.parent != Path() or path.is_dir()):
-        return name
-    return str(path.absolute())
+def _agent_anywhere(name: str) -> str:
+    """A built-in agent's name, or an agent's file with its whole path."""
+    return str(Path(name).absolute()) if ".py" in name else name
+
+
+def _model_anywhere(name: str) -> str:
+    """The name of a model, or a checkpoint's folder with its whole path."""
+    plain = Path(name).name == name and name in {folder.name for folder in shipped_models()}
+    return name if plain or not Path(name).is_dir() else str(Path(name).absolute())
 
 
 @dataclass(frozen=True, slots=True)

@@ -573,3 +573,14 @@ async def test_everybody_who_watches_sees_the_whole_graph(home: Home):
     assert seen.keys() == {thought.id for thought in whole.thoughts}
     shape = {(t.path, t.id, t.status, t.text, t.token_ids) for t in again.thoughts}
     assert shape == {(t.path, t.id, t.status, t.text, t.token_ids) for t in whole.thoughts}
+
+
+async def test_what_is_recorded_is_recalled_although_the_time_is_up(home: Home):
+    agent = Agent.of(replace(FIGURE, budget=Budget(seconds=30)))
+    whole = await home.killed_at(agent, "selected", 1)
+    hurried = Agent.of(replace(agent, budget=Budget(seconds=1e-6)))
+    again = await home.resume(hurried, whole.run_id)
+    assert again.status is RunStatus.EXHAUSTED
+    assert home.watched.requests == []
+    recorded = {t.id for t in whole.thoughts if t.kind in ("task", "split", "generate")}
+    assert {thought.id for thought in again.thoughts} == recorded
