@@ -95,8 +95,9 @@ class _Killer:
     def rehearse(self) -> dict[str, int]:
         """Let one victim live, to learn the named points and how often each is passed."""
         ledger = _Generation(self.place.new())
-        trap = Trap("before judged is queued", 3)  # so that a model call is left open
-        self.kill(ledger, replace(self.errand(ledger), trap=trap, seconds=30.0))
+        thorough = replace(self.errand(ledger), every_way=True, seconds=30.0)
+        # Model calls are left open, and thoughts to erase.
+        self.kill(ledger, replace(thorough, trap=Trap("before judged is queued", 9)))
         # The next one goes on with what it left, in every way there is.
         passed = self.live(ledger, replace(self.errand(ledger), every_way=True, seconds=30.0))
         fresh = _Generation(self.place.new())
