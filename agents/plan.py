@@ -5,8 +5,6 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
-from .beam import Beam
-from .best_first import BestFirst
 from .budget import Budget
 from .composition import (
     Each,
@@ -17,7 +15,6 @@ from .composition import (
     Plan,
     Race,
     Repeat,
-    Search,
     Step,
     Voted,
     checked_plan,
@@ -38,9 +35,7 @@ from .operations import (
     Truth,
 )
 from .prompt import Sampling
-from .smc import SequentialMonteCarlo, log_survival
 from .steering import Steer, SteerAt
-from .strategy import Strategy
 from .structured import reader
 from .template import Prompt
 from .thought import Scene, Thought
@@ -51,8 +46,6 @@ __all__ = [
     "Plan",
     "act",
     "aggregate",
-    "beam",
-    "best_first",
     "each",
     "generate",
     "grade",
@@ -67,9 +60,7 @@ __all__ = [
     "refine",
     "repeat",
     "score",
-    "search",
     "select",
-    "smc",
     "split",
     "vote",
 ]
@@ -328,101 +319,6 @@ def grow(
     if inspect.iscoroutinefunction(function):
         raise PlanError("grow(…) takes a plain function; let operations of the plan do the waiting")
     return Growing(function, name or f"grow {_name(function)}", rounds)
-
-
-# Search
-
-
-def search(
-    step: Plan,
-    strategy: Strategy,
-    *,
-    score: Callable[[Scene], float | Awaitable[float]] | None = None,
-    name: str | None = None,
-) -> Plan:
-    """Let a strategy decide what ``step`` is applied to; ``score`` rates what comes of it.
-
-    A strategy of your own is a class with ``begin``, ``ask`` and ``tell`` (see
-    :class:`.strategy.Strategy`).
-    """
-    scored = checked_plan(step) >> _score(score) if score is not None else checked_plan(step)
-    return Search(scored, strategy, name or type(strategy).__name__.lower())
-
-
-def beam(
-    step: Plan,
-    *,
-    width: int,
-    depth: int,
-    score: Callable[[Scene], float | Awaitable[float]] | None = None,
-    lowest: bool = False,
-    until: Callable[[Thought], bool] | None = None,
-) -> Plan:
-    """Beam search: ``depth`` levels, of which the ``width`` best thoughts go on.
-
-    With ``until``, a thought that is good is not expanded, and only good ones are given.
-    """
-    _at_least_one("beam", width=width, depth=depth)
-    strategy = Beam(width=width, depth=depth, lowest=lowest, until=until)
-    return search(step, strategy, score=score, name="beam")
-
-
-def best_first(
-    step: Plan,
-    *,
-    expansions: int,
-    parallel: int = 1,
-    keep: int = 1,
-    depth: int | None = None,
-    score: Callable[[Scene], float | Awaitable[float]] | None = None,
-    lowest: bool = False,
-    until: Callable[[Thought], bool] | None = None,
-) -> Plan:
-    """Best-first search: expand the best thought there is, so many times; give the ``keep`` best.
-
-    With ``until``, the search ends when so many thoughts are good, and gives only those.
-    """
-    _at_least_one("best_first", expansions=expansions, parallel=parallel, keep=keep)
-    if depth is not None:
-        _at_least_one("best_first", depth=depth)
-    strategy = BestFirst(
-        expansions=expansions,
-        parallel=parallel,
-        keep=keep,
-        depth=depth,
-        lowest=lowest,
-        until=until,
-    )
-    return search(step, strategy, score=score, name="best first")
-
-
-def smc(
-    step: Plan,
-    *,
-    particles: int,
-    steps: int,
-    weight: Callable[[Thought], float] = log_survival,
-    until: Callable[[Thought], bool] | None = None,
-) -> Plan:
-    """Sequential Monte Carlo: ``particles`` grow by ``step``, weighed by S and resampled.
-
-    The policy should ban the tags: then the particles stand for what the free model writes when no
-    tag opens. Where tags are allowed and cut, the cut has done that already; give a ``weight`` of
-    your own (the logarithm of a factor) to weigh by something else.
-    """
-    _at_least_one("smc", particles=particles, steps=steps)
-    strategy = SequentialMonteCarlo(particles=particles, steps=steps, weight=weight, until=until)
-    return search(step, strategy, name="smc")
-
-
-def _score(by: Callable[[Scene], float | Awaitable[float]]) -> Plan:
-    return score(by)
-
-
-def _at_least_one(name: str, **given: int) -> None:
-    for key, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise PlanError(f"{name}({key}={value!r}): give a whole number of at least 1")
 
 
 def _joined(name: str, join: Join) -> Join:

@@ -69,6 +69,11 @@ class RunResult:
         return tuple(t for t in self.thoughts if t.status is Status.PRUNED)
 
     @property
+    def dropped(self) -> tuple[Thought, ...]:
+        """The thoughts that lost to others, or to a budget; each says why."""
+        return tuple(t for t in self.thoughts if t.status is Status.DROPPED)
+
+    @property
     def waiting(self) -> tuple[Thought, ...]:
         """The thoughts on which a person has to decide."""
         return tuple(t for t in self.thoughts if t.status is Status.ESCALATED)

@@ -8,7 +8,7 @@ import pytest
 
 import secateur
 from secateur import Policy
-from secateur.agents import plan
+from secateur.agents import plan, searching
 from secateur.agents.builtin import BUILTIN, load_agent
 from secateur.agents.desk.folder import prepare
 from secateur.agents.desk.mood import Mood, mood_of
@@ -178,7 +178,7 @@ async def test_the_docs_sentence_is_shortened(
 
 
 def test_every_operation_and_composition_is_in_the_docs() -> None:
-    for name in set(plan.__all__) - {"Asking", "Plan"}:
+    for name in {*plan.__all__, *searching.__all__} - {"Asking", "Plan"}:
         assert re.search(rf"`{name}[(`]|`{name}\b", TEXT), name
 
 

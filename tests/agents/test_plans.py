@@ -28,8 +28,6 @@ from secateur.agents.path import Path
 from secateur.agents.plan import (
     Plan,
     aggregate,
-    beam,
-    best_first,
     each,
     generate,
     grade,
@@ -43,10 +41,10 @@ from secateur.agents.plan import (
     repeat,
     score,
     select,
-    smc,
     split,
     vote,
 )
+from secateur.agents.searching import beam, best_first, smc
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

@@ -12,7 +12,8 @@ from secateur.agents.beam import Beam
 from secateur.agents.best_first import BestFirst
 from secateur.agents.errors import PlanError
 from secateur.agents.path import Path
-from secateur.agents.plan import beam, best_first, generate, search, smc
+from secateur.agents.plan import generate
+from secateur.agents.searching import beam, best_first, search, smc
 from secateur.agents.smc import SequentialMonteCarlo, effective, log_survival, systematic
 from secateur.agents.strategy import Move, Strategy
 from secateur.agents.structured import reader

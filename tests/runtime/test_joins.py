@@ -16,8 +16,6 @@ from secateur.agents.operations import Choose, Expand, Fail, KeepBest, Score, Sp
 from secateur.agents.plan import (
     Plan,
     aggregate,
-    beam,
-    best_first,
     each,
     generate,
     grow,
@@ -26,10 +24,10 @@ from secateur.agents.plan import (
     race,
     repeat,
     score,
-    smc,
     split,
 )
 from secateur.agents.prompt import Sampling
+from secateur.agents.searching import beam, best_first, smc
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 from secateur.runtime.budgets import Spending
 from secateur.runtime.scheduler import Grown
