@@ -197,7 +197,9 @@ class AuditLog:
             within = fetch.run_id(connection, run)
             id, _ = fetch.runs_with(connection, thought, within)
             found = fetch.thoughts(connection, within, id)[0]
-            stored = fetch.stored(connection, found, fetch.bound(connection, within))
+            digests = [] if found.evidence is None else [found.evidence]
+            blobs = fetch.contents(connection, digests)
+            stored = fetch.stored(found, fetch.bound(connection, within), blobs)
         if stored is None:
             raise LedgerError(f"thought {id} was not judged: it has no evidence to judge again")
         return stored.judge()

@@ -34,39 +34,40 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
         raise LedgerError(fetch.damaged(f"run {run}"))
     judged = found[0]
     bound = fetch.bound(connection, run)
-    stored = fetch.stored(connection, judged, bound)
     cause = judged.judgement.cause if isinstance(judged.judgement, Verdict) else None
     rule = None if cause is None else bound.policy.rules_for(bound.context)[cause.rule]
     near = _near(connection, judged)
     alike = [row for row in near if (row.index, row.operation) == (judged.index, judged.operation)]
     events = tries.events_of(connection, run, [row.id for row in alike])
+    asked = _asked(events.get(thought, ()))
+    blobs = fetch.contents(connection, [each for each in (asked, judged.evidence) if each])
+    prompt = None if asked is None else blobs[asked]
+    stored = fetch.stored(judged, bound, blobs)
     siblings = tuple(row for row in near if row.id != thought)
+    in_all, below = _counts(connection, judged)
     return Explanation(
         run=about,
         thought=judged,
-        prompt=_prompt(connection, events.get(thought, ())),
+        prompt=None if prompt is None else from_text(prompt.decode())["text"],
         rule=rule,
         in_place_of=None if rule is None else _replaced(bound, rule),
         decisions=tuple(_decisions(connection, judged)),
         tokens=() if stored is None else tuple(_tokens(judged, stored)),
         siblings=siblings,
-        siblings_in_all=_siblings(connection, judged),
+        siblings_in_all=in_all,
         tries=tuple(tries.tries(connection, alike, events)),
         switches=tuple(tries.switches(events, thought)),
-        below=_below(connection, judged),
+        below=below,
         successor=_successor(connection, judged, siblings),
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
 
 
-def _prompt(connection: Connection, events: Sequence[tries.Event]) -> str | None:
-    """What the model was asked the last time; None where it was not, or where it was erased."""
+def _asked(events: Sequence[tries.Event]) -> str | None:
+    """The digest of what the model was asked the last time; None where it was not."""
     asked = [each for each in events if each["kind"] == EventKind.MODEL_INTENDED]
-    if not asked:
-        return None
-    found = fetch.content(connection, from_text(asked[-1]["blobs"])["prompt"])
-    return None if found is None else from_text(found.decode())["text"]
+    return from_text(asked[-1]["blobs"])["prompt"] if asked else None
 
 
 def _replaced(bound: Bound, rule: Rule) -> Rule | None:
@@ -80,6 +81,8 @@ def _replaced(bound: Bound, rule: Rule) -> Rule | None:
 
 def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]:
     """From the events themselves, which say more than the table made from them."""
+    if thought.reason is None:  # a decision gives one
+        return []
     row, event = tables.decision.c, tables.event.c
     query = (
         sa.select(row.seq, row.at, row.actor, row.approve, row.about, row.reason, event.body)
@@ -116,14 +119,6 @@ def _near(connection: Connection, thought: ThoughtRow) -> list[ThoughtRow]:
     return sorted(found, key=lambda each: (each.index, each.attempt))
 
 
-def _siblings(connection: Connection, thought: ThoughtRow) -> int:
-    """How many others came of the same parents."""
-    row = tables.thought.c
-    query = sa.select(sa.func.count()).select_from(tables.thought)
-    query = query.where(row.run_id == thought.run, tries.place(thought.parents))
-    return connection.execute(query).scalar_one() - 1
-
-
 def _successor(
     connection: Connection, thought: ThoughtRow, near: Sequence[ThoughtRow]
 ) -> ThoughtRow | None:
@@ -145,18 +140,20 @@ def _successor(
     return min(kept, key=lambda row: (row.at <= thought.at, row.at), default=None)
 
 
-def _below(connection: Connection, thought: ThoughtRow) -> int:
-    """How many thoughts were made directly from it."""
+def _counts(connection: Connection, thought: ThoughtRow) -> tuple[int, int]:
+    """How many others came of the same parents, and how many were made directly from it."""
     row = tables.thought.c
-    alone = sa.select(sa.func.count()).select_from(tables.thought)
-    alone = alone.where(row.run_id == thought.run, tries.place((thought.id,)))
-    # Spelt as the partial index spells it: merges, in which it may stand anywhere.
-    merges = sa.select(row.parents).where(
-        row.run_id == thought.run, sa.text("thought.parents LIKE '%,%'")
+    count = sa.select(sa.func.count()).select_from(tables.thought)
+    count = count.where(row.run_id == thought.run)
+    merges = count.where(
+        # Spelt as the partial index spells it: in a merge, it may be any of the parents.
+        sa.text("thought.parents LIKE '%,%'"),
+        row.parents.contains(as_text(thought.id), autoescape=True),
     )
-    named = as_text(thought.id)
-    merged = sum(named in parents for parents in connection.execute(merges).scalars())
-    return connection.execute(alone).scalar_one() + merged
+    places = (tries.place(thought.parents), tries.place((thought.id,)))
+    query = sa.select(*(count.where(place).scalar_subquery() for place in places))
+    beside, alone, merged = connection.execute(query.add_columns(merges.scalar_subquery())).one()
+    return beside - 1, alone + merged
 
 
 def _tokens(thought: ThoughtRow, stored: Stored) -> list[TokenRow]:

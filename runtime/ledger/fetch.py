@@ -315,13 +315,11 @@ def bound(connection: Connection, run: str) -> Bound:
     )
 
 
-def stored(connection: Connection, thought: ThoughtRow, by: Bound) -> Stored | None:
-    """All that a verdict was made from; None for a thought that was not judged on evidence, or
-    whose evidence was erased."""
-    if thought.evidence is None or thought.judgement is None:
-        return None
-    evidence = content(connection, thought.evidence)
-    if evidence is None:
+def stored(thought: ThoughtRow, by: Bound, blobs: Mapping[str, bytes | None]) -> Stored | None:
+    """All that a verdict was made from, its evidence among ``blobs``; None for a thought that was
+    not judged on evidence, or whose evidence was erased."""
+    evidence = blobs.get(thought.evidence or "")
+    if evidence is None or thought.judgement is None:
         return None
     return Stored(by, Evidence.from_bytes(evidence), thought.scope, thought.retries)
 
