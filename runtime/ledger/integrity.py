@@ -6,8 +6,12 @@ not cut off together with everything derived from them, or that nobody with writ
 chain anew. For that there are checkpoints (:mod:`.checkpoints`) that are kept elsewhere.
 """
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
 from multiprocessing import get_context
@@ -147,11 +151,34 @@ def _side_by_side(
     with ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_settle, initargs=given
     ) as pool:
-        places: dict[Future[Walked], int] = {
-            pool.submit(_walk_there, span): place for place, span in enumerate(spans)
-        }
-        for future in as_completed(places):
-            yield places[future], future.result()
+        with _deaf():
+            places: dict[Future[Walked], int] = {
+                pool.submit(_walk_there, span): place for place, span in enumerate(spans)
+            }
+        try:
+            for future in as_completed(places):
+                yield places[future], future.result()
+        except BrokenProcessPool:
+            raise LedgerError(
+                "a process that verified was ended from outside: verify with one process, or make "
+                "room in memory"
+            ) from None
+        except BaseException:  # interrupted: what has not begun need not
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start meanwhile never hear of Ctrl-C: who started them does, and says so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted, and only it may change that
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True, slots=True)
