@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS   := -c constraints.txt
 VLLM   ?= .venv-vllm
 
-.PHONY: demo test test-vllm check bench clean
+.PHONY: demo test test-vllm check bench damage clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.local  ## Run one task under pressure three times and compare what happened.
@@ -26,9 +26,17 @@ check: $(VENV)/.dev  ## Lint, format, types, and the direction of imports.
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest -q tests/test_house.py
 
-bench: $(VENV)/.dev  ## Measure the gates on the ops desk, and the graph plan on sorting.
+bench: $(VENV)/.dev  ## Measure gates, plans, executor and ledger (half an hour on two quiet cores).
 	$(BIN)/python benchmarks/gates.py
-	$(BIN)/python benchmarks/sort.py
+	$(BIN)/python benchmarks/got.py
+	$(BIN)/python benchmarks/executor.py
+	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python benchmarks/verify.py
+	$(BIN)/python benchmarks/queries.py
+
+damage: $(VENV)/.dev  ## Prove the ledger by damage: kill -9, full disks, races, changed rows.
+	$(BIN)/python benchmarks/damage.py
+	$(BIN)/python benchmarks/resume.py
 
 clean:  ## Remove the virtual environments and what builds leave.
 	rm -rf $(VENV) $(VLLM) build dist *.egg-info
