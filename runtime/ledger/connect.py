@@ -33,6 +33,9 @@ __all__ = [
 _WAIT_S = 30.0
 """How long a SQLite connection waits for another process's write lock."""
 
+_WAL_PAGES = 8000
+"""Pages of SQLite's write-ahead log, 32 MB, after which it is copied into the file."""
+
 _CONNECT_S = 10
 """How long PostgreSQL may take to answer a new connection, unless the URL says otherwise."""
 
@@ -92,6 +95,8 @@ def connect(url: str | Path, *, read_only: bool = False) -> Engine:
         if not read_only:
             found.execute("PRAGMA journal_mode = WAL")
             found.execute("PRAGMA synchronous = FULL")
+            # Pages that many commits change are copied into the file once for all of them.
+            found.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
         return found
 
     engine = sa.create_engine(where, creator=open_file)

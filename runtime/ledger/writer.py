@@ -45,7 +45,7 @@ _PREV_HASH: Final = list(tables.event.c.keys()).index("prev_hash")
 _SHARE: Final = 0.2
 """Of the newest measurement in a running mean."""
 
-_LONGEST_ROUND_S: Final = 0.005
+_LONGEST_ROUND_S: Final = 0.1
 """How long the writer waits at most for those to come back whom it has just woken."""
 
 _LINGER_S: Final = 0.05
@@ -226,7 +226,8 @@ class Writer:
             # Who was just woken will soon be back. Where a commit takes longer than their round,
             # it pays to take them along; where not, they had better work while this one is made.
             worth = self._commit_s > self._round_s and len(self._queue) < _BATCH
-            if worth and not self._state.wait_for(lambda: not self._rounds, _LONGEST_ROUND_S):
+            patience = min(self._commit_s, _LONGEST_ROUND_S)
+            if worth and not self._state.wait_for(lambda: not self._rounds, patience):
                 self._rounds = 0  # a loop that is busy, or closed for good
             batch: list[Append] = []
             while self._queue and len(batch) < _BATCH:
