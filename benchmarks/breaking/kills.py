@@ -36,8 +36,7 @@ from .victim import Errand, Left, effects_of, send
 __all__ = ["kill_many"]
 
 _GENERATION = 25
-"""So many victims share a ledger, one after the other, before a new one is made."""
-
+"""So many kills share a ledger, one after the other, before a new one is made."""
 
 _AGENTS_PASS = (
     *(
@@ -69,6 +68,7 @@ class _Generation:
     said: Testimony = field(default_factory=Testimony)
     left: tuple[Left, ...] = ()
     """Runs that the last victim was at."""
+    kills: int = 0
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class _Killer:
     sent: int = 0
 
     def errand(self, ledger: _Generation) -> Errand:
-        """A plain one: produce for a second."""
+        """A plain one: produce for a while, and go on with what was left."""
         self.sent += 1
         return Errand(
             number=self.sent,
@@ -224,6 +224,10 @@ def kill_many(place: Place, folder: Path, checkpoint: Checkpoint, kills: int, se
     killer.rng.shuffle(plan)
     ledger = _Generation(place.new())
     while killer.tally.done["kills"] < kills:
+        if ledger.kills == _GENERATION:
+            killer.close(ledger)
+            ledger = _Generation(place.new())
+        ledger.kills += 1
         kill = plan.pop() if plan else _Kill("random")
         match kill.kind:
             case "opening":
@@ -250,8 +254,6 @@ def kill_many(place: Place, folder: Path, checkpoint: Checkpoint, kills: int, se
                 killer.kill_beside(ledger)
             case unknown:
                 assert_never(unknown)
-        if killer.sent % _GENERATION == 0:
-            killer.close(ledger)
-            ledger = _Generation(place.new())
+    killer.live(ledger, replace(killer.errand(ledger), seconds=0.05))
     killer.close(ledger)
     return killer.tally

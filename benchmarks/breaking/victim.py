@@ -19,6 +19,7 @@ from secateur.agents.desk.agent import opsdesk
 from secateur.gates.errors import SecateurError
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.checkpoint import Checkpoint
+from secateur.runtime.engines.local import LocalEngine
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
 
@@ -120,8 +121,6 @@ async def _run_agents(
     errand: Errand, checkpoint: Checkpoint, ledger: Ledger, rng: random.Random
 ) -> None:
     """Real agents with the shipped model, side by side."""
-    from secateur.runtime.engines.local import LocalEngine
-
     engine = LocalEngine(checkpoint)
 
     async def one(number: int) -> None:
