@@ -220,8 +220,9 @@ async def test_a_spent_budget_ends_the_run_and_says_so(
     assert result.tokens <= budget.tokens
     assert len(result.thoughts) <= budget.thoughts
     with AuditLog(tmp_path / "x.db") as audit:
-        (noted,) = [e for e in audit.events(result.run_id) if e.kind == "noted"]
-    assert said in noted.body["body"]["ended"]
+        noted = [e.body for e in audit.events(result.run_id) if e.kind == "noted"]
+    (ended,) = [note["body"]["ended"] for note in noted if note["topic"] == "budget"]
+    assert said in ended
 
 
 async def test_a_function_that_raises_fails_its_own_branch_only(

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from secateur import Agent, AuditLog, LocalEngine, Policy, Sampling, generate
 from secateur.agents.desk.grammar import task_line
-from secateur.agents.operations import PlanError
+from secateur.agents.errors import PlanError
 from secateur.agents.steering import Progress
 from secateur.agents.thought import Scene, Status
 from secateur.gates.control import BAN
