@@ -216,14 +216,16 @@ class Campaign:
             raise FaultError(
                 f"{ended.effects} effects of {answered} answered and {len(made)} found done"
             )
-        if ended.effects != whole.effects and not history.abandoned:
+        # A call that was made anew, or an answer in a person's words, may lead elsewhere.
+        same_way = not history.abandoned and not unknown
+        if same_way and ended.effects != whole.effects:
             raise FaultError(f"{ended.effects} effects, uninterrupted {whole.effects}")
         seen["effects, each happened once"] += ended.effects
         seen["tool calls that nobody could know of, decided by a person"] += len(unknown)
         seen["model calls lost and made anew"] += len(history.abandoned)
-        if history.ended is not whole.history.ended and not history.abandoned:
+        if same_way and history.ended is not whole.history.ended:
             raise FaultError(f"ended as {history.ended}, uninterrupted {whole.history.ended}")
-        if not history.abandoned and not unknown:
+        if same_way:
             if ended.graph != whole.graph:
                 raise FaultError(f"another graph: {_difference(whole.graph, ended.graph)}")
             seen["graphs equal to the uninterrupted one"] += 1
