@@ -144,7 +144,7 @@ def events(
     db: DbOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """A run's events in order, with their bodies as JSON.
+    """A run's events in order; with --json, their bodies too.
 
     Example: secateur audit events 1qebdd97 --kind decided
     """

@@ -127,7 +127,9 @@ def _summary(replays: Sequence[Replay]) -> str:
     said = f"{judged} verdicts made again, {len(flips)} turn: {stricter} stricter, {looser} looser"
     if len(flips) > stricter + looser:
         said += f", {len(flips) - stricter - looser} with the same action"
-    return said + (f"; {erased} without evidence, which was erased" if erased else "")
+    said += f"; {erased} without evidence, which was erased" if erased else ""
+    unfit = [each.unfit for each in replays if each.unfit is not None]
+    return said + (f"; {len(unfit)} runs left out, the first because {unfit[0]}" if unfit else "")
 
 
 def _tally(found: Diff) -> str:

@@ -214,14 +214,17 @@ class AuditLog:
             return rejudge.replay(connection, fetch.run_id(connection, run), policy)
 
     def replays(self, policy: Policy | None = None, processes: int = 1) -> Iterator[Replay]:
-        """The same of every run, newest first, each as soon as it is judged.
+        """The same of every run, newest first, each as soon as it is judged; a run with other tags
+        than the policy's is ``unfit``.
 
         More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
         """
         ids = self.run_ids()
         if processes == 1:
             for run in ids:
-                yield self.replay(run, policy)
+                with self._asking() as connection:
+                    found = rejudge.replay_if_fit(connection, run, policy)
+                yield found
         else:
             yield from rejudge.in_processes(self._engine.url, ids, policy, processes)
 

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
+from ...gates.errors import PolicyError
 from ...gates.evidence import Evidence
 from ...gates.policy import Policy
 from ...gates.verdict import Judgement
@@ -18,7 +19,7 @@ from .errors import LedgerError
 from .judgements import judgement_from_json
 from .replay import Bound, Flip, Replay, Stored
 
-__all__ = ["in_processes", "replay"]
+__all__ = ["in_processes", "replay", "replay_if_fit"]
 
 _ROWS = 200
 """Thoughts that are held at a time, with their evidence."""
@@ -47,6 +48,15 @@ def replay(connection: Connection, run: str, policy: Policy | None) -> Replay:
         if not same:
             flips.append(Flip(run, row.id, before, after, row.text))
     return Replay(run, judged, erased, tuple(flips))
+
+
+def replay_if_fit(connection: Connection, run: str, policy: Policy | None) -> Replay:
+    """The same, where a policy that does not fit is an answer: among many runs, some have other
+    tags."""
+    try:
+        return replay(connection, run, policy)
+    except PolicyError as error:
+        return Replay(run, 0, 0, (), str(error))
 
 
 def _judged(run: str) -> sa.Select[*tuple[Any, ...]]:
@@ -95,6 +105,6 @@ def _replay_some(url: str, runs: Sequence[str], policy: str | None) -> list[Repl
     engine = connect.open_existing(url)
     try:
         with engine.connect() as connection:
-            return [replay(connection, run, by) for run in runs]
+            return [replay_if_fit(connection, run, by) for run in runs]
     finally:
         engine.dispose()

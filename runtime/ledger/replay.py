@@ -139,6 +139,8 @@ class Replay(Sequence[Flip]):
     erased: int
     """Thoughts that could not be, because their evidence was erased."""
     flips: tuple[Flip, ...]
+    unfit: str | None = None
+    """Why the policy does not fit the run's tags, so that nothing was judged; among many runs."""
 
     @overload
     def __getitem__(self, index: int) -> Flip: ...
@@ -152,10 +154,11 @@ class Replay(Sequence[Flip]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Replay):
-            return (self.run, self.judged, self.erased, self.flips) == (
+            return (self.run, self.judged, self.erased, self.flips, self.unfit) == (
                 other.run,
                 other.judged,
                 other.erased,
                 other.flips,
+                other.unfit,
             )
         return isinstance(other, (list, tuple)) and self.flips == tuple(other)

@@ -146,6 +146,17 @@ def test_replay_of_everything_counts_what_turns_each_way(told, command, tmp_path
     assert command("audit", "replay", "--db", told.url)[0] == 2
 
 
+def test_among_all_runs_those_with_other_tags_are_left_out_and_it_says_so(told, command, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("name: x\nrules:\n  - {tag: greed, reading: peak, at: 0.1, action: flag}\n")
+    code, out, _ = command("audit", "replay", "--all", "--policy", other, "--db", told.url)
+    assert code == 0
+    assert "0 verdicts made again" in out
+    assert "2 runs left out, the first because" in out
+    assert "greed" in out
+    assert command("audit", "replay", told.first, "--policy", other, "--db", told.url)[0] == 1
+
+
 @pytest.fixture
 def two_runs(ledger_url, make):
     """The same graph twice: other texts, another fate, a branch that only one has."""
