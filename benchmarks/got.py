@@ -42,8 +42,8 @@ from secateur.runtime.engines.protocol import Engine
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.run import RunResult
 
-SIDE_BY_SIDE = 24
-"""Runs at the same time; the engine's own batch is the narrower one."""
+SIDE_BY_SIDE = 64
+"""Runs at the same time, so that the engine's batch of 64 is full under every plan."""
 
 
 @dataclass(frozen=True, slots=True)

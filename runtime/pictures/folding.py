@@ -14,7 +14,7 @@ from .looks import Drawn, tally
 
 __all__ = ["Fold", "Item", "Picture", "picture"]
 
-_LARGE = 60
+_LARGE = 40
 """From so many thoughts on, a run is folded more tightly."""
 _FOLDED = 8
 """So many dead thoughts of one parent make a fold; in a large run, two do."""
