@@ -14,11 +14,12 @@ from sqlalchemy.exc import DBAPIError
 
 from ...gates.canonical import digest
 from . import connect, tables
+from .appending import Clock, Known
 from .chain import GENESIS, event_hash, from_text
 from .errors import LedgerError
 from .events import RunStart
 from .provenance import run_digests
-from .runlog import Clock, Known, RunLog
+from .runlog import RunLog
 from .writer import Writer
 
 if TYPE_CHECKING:
