@@ -193,8 +193,8 @@ class Session:
         self.task = task
         self._read_task()
         self.policy = self._choose(self.chosen or Settings().policy or self.agent.policy)
-        fresh = not self.folder.exists() or not any(self.folder.iterdir())
         self._make_folder()
+        fresh = not self.folder.is_dir() or not any(self.folder.iterdir())
         _log.info("run started", seed=self.seed)
         log = await self.ledger.start(self._describe(fresh))
         self._open(log)
