@@ -144,7 +144,7 @@ async def test_each_try_is_in_the_ledger_with_what_was_dropped_and_why(engine, t
 
 async def test_a_sentence_that_its_posterior_convicts_is_cut_where_it_ends(engine, tmp_path: Path):
     result, (first, second, *_) = await run_until(
-        engine, policy(POSTERIOR, tags=BANNED), tmp_path / "x.db", seeds=range(30)
+        engine, policy(POSTERIOR | {"at": 0.001}, tags=BANNED), tmp_path / "x.db", seeds=range(30)
     )
     assert first.judgement is not None
     assert first.judgement.action is Action.RESAMPLE

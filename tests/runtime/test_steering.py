@@ -134,9 +134,9 @@ async def test_controls_may_be_set_before_the_first_token(engine, tmp_path: Path
 async def test_a_forced_tag_is_written_where_the_switch_is(engine, tmp_path: Path):
     def shout(progress: Progress) -> dict[str, str] | None:
         match progress.text.count("\n"):
-            case 4:
+            case 2:
                 return {"angry": "force"}
-            case 5:
+            case 3:
                 return {"angry": "ban"}
         return None
 
