@@ -432,9 +432,7 @@ def test_every_spelling_is_found_by_the_index_as_without_it(ledger_url, make):
             for query in (quoted, f'"{quoted}"'):
                 words = Words.of(query, "text")
                 expected = {
-                    id
-                    for id, text in by.items()
-                    if words.match(Passage(run, id, "", text, ""))
+                    id for id, text in by.items() if words.match(Passage(run, id, "", text, ""))
                 }
                 rows = audit.search(query, field="text", limit=None)
                 assert {row.thought for row in rows} == expected, query
