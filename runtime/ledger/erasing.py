@@ -102,7 +102,8 @@ def find(
 async def erase(url: str | Path, erasure: Erasure, *, by: str, reason: str) -> None:
     """Make it so: the bytes and salts go in one transaction with the event that says it.
 
-    The words leave the full-text index before, and what is left of them comes back after. Raises
+    The words leave the full-text index before, with none of the run left to index, and what is
+    left of them comes back after. Raises
     :class:`LedgerError` where somebody else writes the run, or nothing is left to erase.
     """
     engine = connect.open_existing(url, read_only=False)
@@ -197,5 +198,6 @@ def _index(
     engine: Engine, erasure: Erasure, change: Callable[[Connection, str, Sequence[str]], None]
 ) -> None:
     with engine.begin() as connection:
+        passages.catch_up(connection, erasure.run)
         for start in range(0, len(erasure.thoughts), _AT_ONCE):
             change(connection, erasure.run, erasure.thoughts[start : start + _AT_ONCE])

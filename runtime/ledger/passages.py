@@ -22,6 +22,7 @@ from .events import EventKind
 from .words import Passage, plain, vector
 
 __all__ = [
+    "catch_up",
     "forget",
     "index_some",
     "number_range",
@@ -59,14 +60,20 @@ def index_some(connection: Connection, limit: int = _EVENTS) -> int:
     run = connection.execute(_open_runs().limit(1)).first()
     if run is None:
         return 0
-    found, upto = _passages(connection, run.run_id, run.upto, limit)
-    _add(connection, found)
-    connection.execute(
-        sa.update(tables.passage_mark)
-        .where(tables.passage_mark.c.run_id == run.run_id)
-        .values(upto=upto, settled=_ended(connection, run.run_id, upto))
-    )
-    return upto - run.upto
+    return _index_more(connection, run.run_id, run.upto, limit) - run.upto
+
+
+def catch_up(connection: Connection, run: str) -> None:
+    """Index all of one run, so that nobody indexes old words of it later; before an erasure."""
+    mark = tables.passage_mark
+    # The mark's row is locked, where a database has such locks, until the transaction ends.
+    query = sa.select(mark.c.upto).where(mark.c.run_id == run).with_for_update()
+    upto: int | None = connection.execute(query).scalar()
+    while upto is not None:
+        reached = _index_more(connection, run, upto, _MANY)
+        if reached == upto:
+            break
+        upto = reached
 
 
 def tail(connection: Connection, run: str | None = None) -> Iterator[Passage]:
@@ -131,6 +138,19 @@ def rebuild(engine: Engine) -> None:
     while left:
         with engine.begin() as connection:
             left = index_some(connection, _MANY)
+
+
+def _index_more(connection: Connection, run: str, upto: int, limit: int) -> int:
+    """Index a run's next events behind ``upto``, and move its mark there; the last event read."""
+    found, reached = _passages(connection, run, upto, limit)
+    _add(connection, found)
+    mark = tables.passage_mark
+    connection.execute(
+        sa.update(mark)
+        .where(mark.c.run_id == run)
+        .values(upto=reached, settled=_ended(connection, run, reached))
+    )
+    return reached
 
 
 def _clear(connection: Connection) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from secateur.agents.thought import Status
-from secateur.runtime.ledger import connect, erasing
+from secateur.runtime.ledger import connect, erasing, passages
 from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
@@ -106,6 +106,20 @@ async def test_erased_words_are_not_found_any_more(telling):
         assert list(audit.search("Margery")) == []
         asked = audit.search("report", run=run, limit=None)  # the prompts were left
         assert {row.thought for row in asked} == {f"t{n}" for n in range(40) if n != 3}
+
+
+async def test_nobody_can_index_what_is_about_to_be_erased(telling):
+    told, run = telling
+    (wanted,) = found(told.url, "t3", run=run)
+    engine = connect.open_existing(told.url, read_only=False)
+    with engine.begin() as connection:
+        passages._clear(connection)  # as if the writer had not come to it yet
+    erasing._index(engine, wanted, passages.forget)
+    with engine.begin() as connection:
+        assert index_some(connection) == 0
+    engine.dispose()
+    indexed = {thought for (thought,) in told.ask("SELECT thought_id FROM passage")}
+    assert indexed == {f"t{n}" for n in range(40) if n != 3}
 
 
 async def test_the_chain_stays_whole_and_says_who_erased_what(telling):
