@@ -107,7 +107,8 @@ async def test_log_probabilities_taken_after_the_ban_are_refused(careless: VllmS
     assert "a banned tag cannot be seen" in found["raw_logprobs"]
     assert "--logprobs-mode raw_logprobs" in found["raw_logprobs"]
     assert "--enable-prefix-caching" in found["prefix_cache"]
-    assert set(found) == {"raw_logprobs", "prefix_cache"}
+    # On a busy machine a stream may have come to its end before it is closed.
+    assert set(found) - {"aborts"} == {"raw_logprobs", "prefix_cache"}
 
 
 async def test_a_log_probability_that_is_no_number_is_refused(vllm_server: VllmServer) -> None:
