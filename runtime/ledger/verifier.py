@@ -375,6 +375,9 @@ def check_signed(body: Row, signature: str, name: str) -> None:
         key, sign = bytes.fromhex(body["key"]), bytes.fromhex(signature)
     except (ValueError, TypeError, KeyError):
         raise Wrong(f"{name} cannot be read") from None
+    # bytes.fromhex passes over blanks and capitals; what was stored has neither.
+    if (key.hex(), sign.hex()) != (body["key"], signature):
+        raise Wrong(f"{name} is written in another way")
     if set(body) != set(BODY) or not signed(key, canonical(body), sign):
         raise Wrong(f"{name}: its signature does not match")
 
@@ -405,6 +408,8 @@ def check_checkpoints(db: sqlite3.Connection, key: str | None, marks: Marks) -> 
         check_key(body, key, name)
         heads = json.loads(row["heads"])
         check_heads(body, heads, name)
+        if canonical(heads).decode() != row["heads"]:
+            raise Wrong(f"{name}: its heads are written in another way")
         add_marks(marks, heads, name)
         expected, previous = expected + 1, sha256(row["body"].encode())
 

@@ -292,6 +292,9 @@ class Writer:
                 lane.failure = (
                     f"{why}; run {lane.run} stops before event {append.seq}, what was "
                     f"acknowledged is kept: resume it with `secateur run --resume {lane.run}`"
+                    if append.seq
+                    else f"{why}; run {lane.run} was not begun, and nothing of it is kept: run it "
+                    "again"
                 )
                 self._untold.append(lane)
 

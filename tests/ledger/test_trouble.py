@@ -122,6 +122,21 @@ def held(url: str) -> Iterator[None]:
         other.rollback()
 
 
+async def test_a_run_whose_first_event_is_lost_is_to_be_run_again(
+    ledger_url, make, monkeypatch, one_line
+):
+    monkeypatch.setattr(connect, "_WAIT_S", 0.2)
+    start = make.start()
+    async with Ledger.open(ledger_url) as ledger:
+        with held(ledger_url):
+            with pytest.raises(LedgerError, match="run it again") as error:
+                await ledger.start(start)
+            assert "--resume" not in one_line(error.value)
+        await ledger.start(start)
+    with AuditLog(ledger_url) as audit:
+        assert [run.run for run in audit.runs()] == [start.run]
+
+
 async def test_a_locked_ledger_stops_the_run_until_the_lock_is_gone(
     ledger_url, make, monkeypatch, one_line, seqs
 ):

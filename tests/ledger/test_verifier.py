@@ -189,6 +189,8 @@ DAMAGES = {
     "no policy": ("DELETE FROM policy", "is missing"),
     "root": ("UPDATE checkpoint SET root = previous", "its columns are not what was signed"),
     "heads": ("UPDATE checkpoint SET heads = '[]'", "its heads are not those of 2 runs"),
+    "blank": ("UPDATE checkpoint SET heads = heads || ' '", "its heads are written in another way"),
+    "signature": ("UPDATE checkpoint SET signature = upper(signature)", "written in another way"),
     "tail": (
         "DELETE FROM event WHERE run_id = '{second}' AND seq = 3",
         "events after 2 were cut off: checkpoint 1 has more",

@@ -33,11 +33,11 @@ def child(id: str, *parents: str, **given) -> Thought:
 
 
 def searched(count: int, width: int = 3, branches: int = 5, seed: int = 1) -> list[Thought]:
-    """What a beam search of ``count`` thoughts leaves: cut, failed, dropped and kept ones."""
+    """What a beam search of ``count`` thoughts leaves, or of fewer, when all of a level are cut."""
     rng = random.Random(seed)
     thoughts = [Thought("root", "task", "task", text="the task")]
     beam = ["root"]
-    while len(thoughts) < count:
+    while beam and len(thoughts) < count:
         level: list[Thought] = []
         for number, parent in enumerate(beam * branches):
             id, luck = f"{len(thoughts) + number:04x}", rng.random()

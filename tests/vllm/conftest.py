@@ -41,7 +41,7 @@ def vllm_server(
     """The server that tests share. Whoever kills one starts his own."""
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with VllmServer.start(launch(), log=log) as server:
-        server.wait_ready(timeout_s=900)
+        server.wait_ready(timeout_s=600)
         yield server
 
 
