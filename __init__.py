@@ -61,7 +61,7 @@ _ROOMS = {
     "Verdict": ".gates.verdict",
     "Vocabulary": ".gates.vocabulary",
     # what runs and records it
-    "AuditLog": ".runtime.ledger.audit",
+    "AuditLog": ".runtime.ledger.reading.audit",
     "Ledger": ".runtime.ledger.ledger",
     "LocalEngine": ".runtime.engines.local",
     "RunResult": ".runtime.run",

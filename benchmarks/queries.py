@@ -30,7 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from secateur.runtime.ledger import connect, passages
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 ROUNDS = 200
 SAMPLED = 5

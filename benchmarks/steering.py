@@ -31,8 +31,8 @@ from secateur.gates.policy import Policy
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.opening import open_engine
 from secateur.runtime.engines.protocol import Engine, Request, Token
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 TASK = (
     "you made a mistake last time and they complained. hurry, minutes left. restart web and "

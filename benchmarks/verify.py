@@ -37,9 +37,10 @@ from rich.table import Table
 from sqlalchemy.engine import make_url
 
 from secateur.gates.canonical import canonical_json
-from secateur.runtime.ledger import connect, verifier
-from secateur.runtime.ledger.integrity import verify
-from secateur.runtime.ledger.links import COLUMNS
+from secateur.runtime.ledger import connect
+from secateur.runtime.ledger.integrity import verifier
+from secateur.runtime.ledger.integrity.links import COLUMNS
+from secateur.runtime.ledger.integrity.verification import verify
 
 CHUNK = 20_000
 

@@ -17,8 +17,8 @@ from .ledger import tables
 from .ledger.chain import GENESIS, blob_digest, event_hash, from_text
 from .ledger.errors import LedgerError
 from .ledger.events import About, EventKind, RunStatus, ToolOutcome
-from .ledger.fetch import damaged, policy
 from .ledger.judgements import judgement_from_json
+from .ledger.reading.fetch import damaged, policy
 
 __all__ = ["Decision", "History", "Switched", "ToolCall", "has_run", "read_history"]
 

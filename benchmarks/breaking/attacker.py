@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from secateur.runtime.ledger import connect, tables
-from secateur.runtime.ledger.checkpoints import Checkpoint, make_checkpoint
 from secateur.runtime.ledger.events import ErasedBlob, EventKind, RunStatus
+from secateur.runtime.ledger.integrity.checkpoints import Checkpoint, make_checkpoint
+from secateur.runtime.ledger.integrity.signing import SigningKey
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
-from secateur.runtime.ledger.signing import SigningKey
 
 from . import making
 

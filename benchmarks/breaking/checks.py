@@ -12,9 +12,10 @@ from sqlalchemy.engine import Connection
 
 from secateur.agents.desk.sandbox import calls
 from secateur.gates.canonical import canonical_json
-from secateur.runtime.ledger import connect, integrity, tables
+from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.chain import GENESIS
 from secateur.runtime.ledger.events import EventKind
+from secateur.runtime.ledger.integrity import verification
 
 from .journal import Key, Testimony, mark
 from .tally import Tally
@@ -122,7 +123,7 @@ def _check_chain(connection: Connection, run: str, events: list[Event], tally: T
         f"run {run} has a gap: {seqs}",
     )
     if events:
-        bad = integrity.verify(connection.engine, run).first_bad
+        bad = verification.verify(connection.engine, run).first_bad
         tally.hold(CHAINS, bad is None, f"run {run}: {bad}")
 
 

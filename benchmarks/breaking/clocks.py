@@ -6,9 +6,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from secateur.agents.thought import Status
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Clock, Ledger, new_run_id
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 from . import making
 from .databases import Place

@@ -15,7 +15,8 @@ import signal
 import time
 from pathlib import Path
 
-from secateur.runtime.ledger import connect, integrity
+from secateur.runtime.ledger import connect
+from secateur.runtime.ledger.integrity import verification
 
 from .checks import CHAINS, check_runs, reading
 from .databases import SqlitePlace
@@ -87,6 +88,6 @@ def _check(folder: Path, journal: Path, tears: list[tuple[str, int, bytes]], tal
         connect.open_or_create(torn).dispose()
         with reading(str(torn)) as connection:
             check_runs(connection, said, said.asked, tally)
-            found = integrity.verify(connection.engine)
+            found = verification.verify(connection.engine)
             tally.hold(CHAINS, found.ok, f"an image ({what}): {found.first_bad}")
         tally.done[f"images: {what}"] += 1

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.ledger import integrity, verifier
 from secateur.runtime.ledger.events import ErasedBlob, EventKind
+from secateur.runtime.ledger.integrity import verification, verifier
 
 from .checks import (
     ALONE,
@@ -173,7 +173,7 @@ class _Killer:
         """Look at the whole ledger once more, after all its victims."""
         with reading(ledger.url) as connection:
             check_runs(connection, ledger.said, ledger.said.asked, self.tally)
-            found = integrity.verify(connection.engine)
+            found = verification.verify(connection.engine)
             self.tally.hold(CHAINS, found.ok, f"the whole ledger: {found.first_bad}")
         self.tally.done["ledgers"] += 1
         if self.place.name == "sqlite":

@@ -11,11 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from secateur.runtime.ledger import connect, integrity, tables, verifier
+from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.chain import event_hash
-from secateur.runtime.ledger.checkpoints import Checkpoint
 from secateur.runtime.ledger.events import EventKind
-from secateur.runtime.ledger.integrity import Damage, DamageKind
+from secateur.runtime.ledger.integrity import verification, verifier
+from secateur.runtime.ledger.integrity.checkpoints import Checkpoint
+from secateur.runtime.ledger.integrity.verification import Damage, DamageKind
 
 from .attacker import CHECKED, Attacker, Row, where, write_ledger
 from .checks import ALONE
@@ -61,7 +62,7 @@ def mutate_everything(place: Place, folder: Path, every: int) -> Tally:
     blobs = _names_of_blobs(attacker)
     kinds = {row["kind"] for row in attacker.rows["event"]}
     assert kinds == set(EventKind), set(EventKind) - kinds
-    before = integrity.verify(engine)
+    before = verification.verify(engine)
     tally.hold(FOUND, before.ok, f"something before anything was changed: {before.first_bad}")
     for number, mutation in enumerate(_mutations(attacker, run)):
         if number % every:
@@ -78,7 +79,7 @@ def mutate_everything(place: Place, folder: Path, every: int) -> Tally:
             named = any(_names(damage, mutation, blobs) for damage in damages)
             tally.hold(NAMED, named, f"{mutation} is called: {damages}")
     _take_rows(attacker, engine, run, checkpoint, every, tally)
-    after = integrity.verify(engine)
+    after = verification.verify(engine)
     tally.hold(FOUND, after.ok, f"something after everything was undone: {after.first_bad}")
     engine.dispose()
     attacker.close()
@@ -90,7 +91,7 @@ def _verify(
 ) -> Sequence[Damage]:
     """What verification finds; that it finds something is a promise, that it ends another."""
     try:
-        damages = integrity.verify(engine, checkpoint=checkpoint).damages
+        damages = verification.verify(engine, checkpoint=checkpoint).damages
     except Exception as error:
         tally.hold(FOUND, False, f"verification itself broke on {what}: {error!r}")
         return ()

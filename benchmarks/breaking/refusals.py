@@ -6,7 +6,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from secateur.runtime.ledger import connect, integrity, tables
+from secateur.runtime.ledger import connect, tables
+from secateur.runtime.ledger.integrity import verification
 
 from .attacker import write_ledger
 from .databases import Place
@@ -31,7 +32,7 @@ def refuse_everything(place: Place, folder: Path) -> Tally:
             tally.hold(
                 REFUSED, "append-only" in refusal, f"{statement}: {refusal or 'it was done'}"
             )
-    found = integrity.verify(engine)
+    found = verification.verify(engine)
     tally.hold(REFUSED, found.ok, f"something was changed all the same: {found.first_bad}")
     engine.dispose()
     return tally

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from secateur.gates.errors import SecateurError
-from secateur.runtime.ledger import integrity
+from secateur.runtime.ledger.integrity import verification
 from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
 
 from . import making
@@ -75,7 +75,7 @@ def kill_servers(
             effects = [(run, it) for run in said.asked for it in effects_of(errand, run)]
             check_effects(events, effects, tally)
     with reading(url) as connection:
-        found = integrity.verify(connection.engine)
+        found = verification.verify(connection.engine)
         tally.hold(CHAINS, found.ok, f"the whole ledger: {found.first_bad}")
     place.drop(url)
     return tally

@@ -6,8 +6,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 
-from secateur.runtime.ledger import connect, integrity, tables
+from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import RunStatus
+from secateur.runtime.ledger.integrity import verification
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
 
 from . import making
@@ -45,7 +46,7 @@ def kill_upgrades(place: Place, folder: Path, every: int) -> Tally:
         if revision == tables.HEAD:
             _take_down(url)
     engine = connect.open_existing(url)
-    found = integrity.verify(engine)
+    found = verification.verify(engine)
     engine.dispose()
     tally.hold(KEPT, found.ok, str(found.first_bad))
     tally.hold(KEPT, _hashes(url) == before, "events are not what they were")

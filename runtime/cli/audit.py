@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from ..ledger.rows import RunRow
+from ..ledger.reading.rows import RunRow
 from .terminal import (
     AfterOption,
     DbOption,

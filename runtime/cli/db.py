@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ..ledger import connect, integrity, passages, tables
+from ..ledger import connect, passages, tables
+from ..ledger.integrity import verification
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -53,7 +54,7 @@ def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
     name = connect.place(connect.address(url))
     engine = connect.open_existing(url, read_only=False)
     try:
-        made = integrity.rebuild(engine)
+        made = verification.rebuild(engine)
         passages.rebuild(engine)
     finally:
         engine.dispose()

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from ..ledger import connect, erasing
-from ..ledger.audit import AuditLog
-from ..ledger.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
 from ..ledger.errors import LedgerError
-from ..ledger.signing import SigningKey, default_key, public_key
+from ..ledger.integrity.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
+from ..ledger.integrity.signing import SigningKey, default_key, public_key
+from ..ledger.reading.audit import AuditLog
 from ..settings import Settings
 
 __all__ = ["app"]
@@ -213,7 +213,10 @@ def verifier() -> None:
 
     Example: secateur audit verifier > verify_ledger.py
     """
-    print(resources.files("secateur.runtime.ledger").joinpath("verifier.py").read_text(), end="")
+    print(
+        resources.files("secateur.runtime.ledger.integrity").joinpath("verifier.py").read_text(),
+        end="",
+    )
 
 
 def _make(url: str, path: Path | None, outside: bool) -> Checkpoint:

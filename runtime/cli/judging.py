@@ -11,9 +11,9 @@ from rich.text import Text
 
 from ...gates.policy import Policy
 from ...gates.verdict import Verdict
-from ..ledger.diff import Diff, Differing
-from ..ledger.replay import Replay
-from ..ledger.rows import ThoughtRow
+from ..ledger.reading.diff import Diff, Differing
+from ..ledger.reading.replay import Replay
+from ..ledger.reading.rows import ThoughtRow
 from .terminal import (
     DbOption,
     JsonOption,

@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..ledger.audit import AuditLog
 from ..ledger.errors import LedgerError
-from ..ledger.rows import ThoughtRow
+from ..ledger.reading.audit import AuditLog
+from ..ledger.reading.rows import ThoughtRow
 from ..pictures.folding import picture
 from ..pictures.kin import kin_of
 from ..pictures.mermaid import MOST_EDGES, mermaid

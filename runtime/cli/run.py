@@ -20,10 +20,10 @@ from ..agent import Agent
 from ..engines.checkpoint import shipped_models
 from ..engines.opening import open_engine
 from ..engines.protocol import Engine
-from ..ledger.audit import AuditLog
 from ..ledger.errors import LedgerError
 from ..ledger.events import RunStatus
 from ..ledger.ledger import Ledger
+from ..ledger.reading.audit import AuditLog
 from ..resuming import ResumeError, RunOverError
 from ..run import RunResult
 from ..settings import Settings

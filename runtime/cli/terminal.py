@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from ..ledger.audit import AuditLog
 from ..ledger.errors import LedgerError
-from ..ledger.filters import moment
-from ..ledger.page import Page
+from ..ledger.reading.audit import AuditLog
+from ..ledger.reading.filters import moment
+from ..ledger.reading.page import Page
 from ..settings import Settings
 
 __all__ = [

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from ...agents.thought import Status
 from ...gates.verdict import Verdict
-from ..ledger.explanation import Explanation, TokenRow, TryRow
+from ..ledger.reading.explanation import Explanation, TokenRow, TryRow
 from .tree import shortened
 
 __all__ = ["print_why"]

@@ -15,11 +15,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from . import connect, fetch, passages, tables
+from . import connect, passages, tables
 from .chain import from_text
 from .errors import LedgerError
 from .events import ErasedBlob, EventKind
 from .ledger import Ledger
+from .reading import fetch
 
 __all__ = ["WHAT", "Erasure", "Swept", "erase", "find", "sweep"]
 

@@ -23,8 +23,8 @@ from .runlog import RunLog
 from .writer import Writer
 
 if TYPE_CHECKING:
-    from .checkpoints import Checkpoint
-    from .signing import SigningKey
+    from .integrity.checkpoints import Checkpoint
+    from .integrity.signing import SigningKey
 
 __all__ = ["Clock", "Ledger", "LedgerError", "RunLog", "new_run_id"]
 
@@ -121,7 +121,7 @@ def _asked(url: URL, question: Callable[[Connection], T]) -> T:
 
 
 def _checkpoint(url: URL, key: "SigningKey") -> "Checkpoint":
-    from .checkpoints import make_checkpoint  # cryptography, which runs alone do not need
+    from .integrity.checkpoints import make_checkpoint  # cryptography, which no run needs
 
     engine = connect.connect(url.render_as_string(hide_password=False))
     try:

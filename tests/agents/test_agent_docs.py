@@ -18,8 +18,8 @@ from secateur.agents.spec import TaskError
 from secateur.agents.tool import Workspace
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import RunStatus
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 ROOT = Path(secateur.__file__).parent
 TEXT = (ROOT / "docs" / "agents.md").read_text("utf-8")

@@ -9,8 +9,8 @@ from secateur.agents.thought import Status
 from secateur.gates.errors import PolicyError
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Action, Broken
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 import typer
 
 from secateur.runtime.cli import app
-from secateur.runtime.ledger import connect, export, tables
-from secateur.runtime.ledger.audit import AuditLog
-from secateur.runtime.ledger.filters import CutFilters
+from secateur.runtime.ledger import connect, tables
+from secateur.runtime.ledger.reading import export
+from secateur.runtime.ledger.reading.audit import AuditLog
+from secateur.runtime.ledger.reading.filters import CutFilters
 
 DOCS = Path(__file__).parents[2] / "docs" / "audit.md"
 

@@ -6,11 +6,15 @@ from dataclasses import replace
 import pytest
 
 from secateur.runtime.ledger import connect, tables
-from secateur.runtime.ledger.audit import AuditLog
-from secateur.runtime.ledger.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.integrity.checkpoints import (
+    Checkpoint,
+    make_checkpoint,
+    read_checkpoint,
+)
+from secateur.runtime.ledger.integrity.signing import SigningKey, public_key
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.ledger.signing import SigningKey, public_key
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 @pytest.fixture

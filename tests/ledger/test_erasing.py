@@ -8,11 +8,11 @@ from sqlalchemy.engine import make_url
 
 from secateur.agents.thought import Status
 from secateur.runtime.ledger import connect, erasing, passages
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.passages import index_some
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 SECRET = "Margery Allingham of Pleurs Cottage"
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.ledger import export, tables, verifier
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger import tables
 from secateur.runtime.ledger.chain import blob_digest, event_hash
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.integrity import verifier
+from secateur.runtime.ledger.reading import export
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def read(path: Path) -> tuple[dict, list[dict]]:

@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from secateur.gates.control import Control
-from secateur.runtime.ledger import connect, erasing, integrity
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.chain import GENESIS, event_hash
 from secateur.runtime.ledger.events import EventKind, Retry, RunStatus, Switch
+from secateur.runtime.ledger.integrity import verification
+from secateur.runtime.ledger.integrity.links import COLUMNS, link_hash
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.ledger.links import COLUMNS, link_hash
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def verify(told, run=None):
@@ -130,7 +131,7 @@ def test_any_column_of_any_kind_of_event_is_missed_when_changed(lived, kind):
     for column in COLUMNS:
         here = f"run_id = '{lived.first}' AND seq = {seq}"
         lived.change(f"UPDATE event SET {column} = {OTHER[column]} WHERE {here}")
-        bad = next(d for d in integrity.verify(engine).damages if d.run == lived.first)
+        bad = next(d for d in verification.verify(engine).damages if d.run == lived.first)
         # The last event that was moved to another run has left a chain that merely ends earlier.
         last = kind is EventKind.ERASED and column == "run_id"
         expected = "truncated" if last else MOVED.get(column, "changed")
@@ -138,7 +139,7 @@ def test_any_column_of_any_kind_of_event_is_missed_when_changed(lived, kind):
         there = {"run_id": f"run_id = 'zzzzzzzzzzzz' AND seq = {seq}", "seq": f"seq = {seq + 100}"}
         lived.change(f"DELETE FROM event WHERE {there.get(column, here)}")
         lived.insert("event", before)
-    assert integrity.verify(engine, lived.first).ok
+    assert verification.verify(engine, lived.first).ok
     engine.dispose()
 
 
@@ -305,13 +306,13 @@ def test_a_value_of_another_type_is_a_change_like_any_other(told, value):
 
 
 def test_several_processes_find_what_one_finds(told, monkeypatch):
-    monkeypatch.setattr(integrity, "_SPAN", 1)
-    monkeypatch.setattr(integrity, "_WORTH_A_PROCESS", 1)
+    monkeypatch.setattr(verification, "_SPAN", 1)
+    monkeypatch.setattr(verification, "_WORTH_A_PROCESS", 1)
     told.change(f"UPDATE event SET actor = 'x' WHERE run_id = '{told.second}' AND seq = 1")
     engine = connect.open_existing(told.url)
     steps: list[tuple[int, int]] = []
-    found = integrity.verify(engine, processes=2, progress=lambda *step: steps.append(step))
-    assert found == integrity.verify(engine)
+    found = verification.verify(engine, processes=2, progress=lambda *step: steps.append(step))
+    assert found == verification.verify(engine)
     assert steps[0] == (0, found.events)
     assert steps[-1] == (found.events, found.events)
     assert not found.ok

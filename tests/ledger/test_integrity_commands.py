@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.ledger import verifier
+from secateur.runtime.ledger.integrity import verifier
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from secateur.runtime.ledger import connect, integrity, tables
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.integrity import verification
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def verify(told):
@@ -111,7 +112,7 @@ def other(column):
 def rebuild(told):
     engine = connect.open_existing(told.url, read_only=False)
     try:
-        return integrity.rebuild(engine)
+        return verification.rebuild(engine)
     finally:
         engine.dispose()
 

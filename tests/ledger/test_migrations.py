@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from secateur.runtime.ledger import connect, tables
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 REVISIONS = ["0001", "0002", "0003"]
 

@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from alembic import command
 
 from secateur.runtime.ledger import connect, tables
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 @pytest.fixture

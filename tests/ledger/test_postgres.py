@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from secateur.agents.thought import Status
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 ROLES = Path(__file__).parents[2] / "docs" / "postgresql-roles.sql"
 GROUPS = ("reader", "writer", "reviewer")

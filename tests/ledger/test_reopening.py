@@ -7,11 +7,11 @@ import pytest
 
 from secateur.agents.thought import Status
 from secateur.runtime.ledger import connect, provenance
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
-from secateur.runtime.ledger.integrity import rebuild
+from secateur.runtime.ledger.integrity.verification import rebuild
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def whole(url: str) -> bool:

@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 
 from secateur.runtime.ledger import connect, passages, tables
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Clock, Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 from secateur.runtime.ledger.words import Passage, Words
 
 SAID = (

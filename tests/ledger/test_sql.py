@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 WRITES = (
     "DELETE FROM event",

@@ -8,7 +8,7 @@ from rich.console import Console
 from secateur.agents.thought import Status, Thought
 from secateur.gates.verdict import Action, Broken, Crossing, Verdict
 from secateur.runtime.cli.tree import render_tree
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def drawn(thoughts, **options) -> str:

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from secateur.gates.canonical import canonical_json
-from secateur.runtime.ledger import connect, erasing, merkle
-from secateur.runtime.ledger import verifier as inside
-from secateur.runtime.ledger.audit import AuditLog
+from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.chain import blob_digest, event_hash
-from secateur.runtime.ledger.checkpoints import Head, make_checkpoint, read_checkpoint
-from secateur.runtime.ledger.links import COLUMNS, link_hash
-from secateur.runtime.ledger.signing import SigningKey, signed_by
+from secateur.runtime.ledger.integrity import merkle
+from secateur.runtime.ledger.integrity import verifier as inside
+from secateur.runtime.ledger.integrity.checkpoints import Head, make_checkpoint, read_checkpoint
+from secateur.runtime.ledger.integrity.links import COLUMNS, link_hash
+from secateur.runtime.ledger.integrity.signing import SigningKey, signed_by
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 FILE = Path(inside.__file__)
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "ledger-vectors.json").read_text())

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from secateur.gates.policy import Policy
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 
 def test_a_persons_decision_is_told(ledger_url, make):

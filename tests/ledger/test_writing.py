@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from secateur.agents.thought import Status
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.reading.audit import AuditLog
 
 HERE = Path(__file__).parent
 

@@ -19,9 +19,9 @@ from secateur.runtime.engines.launch import LaunchPlan
 from secateur.runtime.engines.protocol import Engine, EngineError, Request, Sampling, Token
 from secateur.runtime.engines.server import VllmServer
 from secateur.runtime.engines.vllm import Patience, VLLMEngine
-from secateur.runtime.ledger.audit import AuditLog
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.reading.audit import AuditLog
 from secateur.runtime.run import RunResult
 
 from .proxy import Event, Proxy

@@ -9,11 +9,11 @@ from typing import Any, Literal, TypedDict
 
 import sqlalchemy as sa
 
-from ...agents.thought import Status
-from ...gates.reading import Reading
-from ...gates.verdict import Action
-from . import tables
-from .errors import LedgerError
+from ....agents.thought import Status
+from ....gates.reading import Reading
+from ....gates.verdict import Action
+from .. import tables
+from ..errors import LedgerError
 
 __all__ = ["CutFilters", "Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
 

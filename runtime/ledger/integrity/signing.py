@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from .errors import LedgerError
+from ..errors import LedgerError
 
 __all__ = ["SigningKey", "default_key", "public_key", "signed_by"]
 

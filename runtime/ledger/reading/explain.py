@@ -7,13 +7,14 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ...agents.thought import Status
-from ...gates.rule import Rule
-from ...gates.verdict import Verdict
-from . import fetch, tables, tries
-from .chain import as_text, from_text
-from .errors import LedgerError
-from .events import EventKind
+from ....agents.thought import Status
+from ....gates.rule import Rule
+from ....gates.verdict import Verdict
+from .. import tables
+from ..chain import as_text, from_text
+from ..errors import LedgerError
+from ..events import EventKind
+from . import fetch, tries
 from .explanation import DecisionRow, Explanation, TokenRow
 from .replay import Bound, Stored, what_would_pass
 from .rows import ThoughtRow

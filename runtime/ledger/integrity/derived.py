@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import orjson
 
-from . import tables
-from .chain import from_text
+from .. import tables
+from ..chain import from_text
+from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
+from ..events import EventKind
 from .damage import DamageError, DamageKind, cut_off
-from .derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
-from .events import EventKind
 from .links import COLUMNS
 
 __all__ = ["Derivation", "check_derived"]

@@ -10,7 +10,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
-from . import tables
+from .. import tables
 from .links import COLUMNS
 
 __all__ = ["Span", "Sweep", "sweeping"]

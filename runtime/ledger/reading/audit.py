@@ -10,30 +10,21 @@ from typing import Any, Self, TextIO, TypeVar, Unpack
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError, NoResultFound
 
-from ...gates.policy import Policy
-from ...gates.verdict import Judgement
-from . import (
-    connect,
-    diff,
-    explain,
-    export,
-    fetch,
-    integrity,
-    listing,
-    parquet,
-    readonly,
-    rejudge,
-)
-from .checkpoints import Checkpoint, checkpoints, stored_checkpoint
+from ....gates.policy import Policy
+from ....gates.verdict import Judgement
+from .. import connect
+from ..errors import LedgerError
+from ..integrity import verification
+from ..integrity.checkpoints import Checkpoint, checkpoints, stored_checkpoint
+from ..waiting import Waiting, waiting
+from . import diff, explain, export, fetch, listing, parquet, readonly, rejudge
 from .diff import Diff
-from .errors import LedgerError
 from .explanation import Explanation
 from .filters import CutFilters, Filters, Narrow, RunFilters
 from .page import Cursor, Page, one_more, page
 from .readonly import Answer
 from .replay import Replay
 from .rows import EventRow, FoundRow, PrunedRow, RunRow, ThoughtRow
-from .waiting import Waiting, waiting
 
 __all__ = ["AuditLog"]
 
@@ -292,7 +283,7 @@ class AuditLog:
         key: str | None = None,
         processes: int = 1,
         progress: Callable[[int, int], object] | None = None,
-    ) -> integrity.Verification:
+    ) -> verification.Verification:
         """Whether one run, or the whole ledger, is as it was written.
 
         ``checkpoint`` is one that was kept elsewhere (:func:`.read_checkpoint`), ``key`` the public
@@ -303,7 +294,7 @@ class AuditLog:
         if run is not None:
             with self._asking() as connection:
                 within = fetch.run_id(connection, run)
-        return integrity.verify(
+        return verification.verify(
             self._engine,
             within,
             checkpoint=checkpoint,

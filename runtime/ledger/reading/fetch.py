@@ -7,14 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ...agents.thought import Status
-from ...gates.evidence import Evidence
-from ...gates.policy import Policy
-from ...gates.vocabulary import BoundVocabulary, Vocabulary
-from . import tables
-from .chain import as_text, blob_digest, event_hash, from_text
-from .errors import LedgerError
-from .judgements import judgement_from_json
+from ....agents.thought import Status
+from ....gates.evidence import Evidence
+from ....gates.policy import Policy
+from ....gates.vocabulary import BoundVocabulary, Vocabulary
+from .. import tables
+from ..chain import as_text, blob_digest, event_hash, from_text
+from ..errors import LedgerError
+from ..judgements import judgement_from_json
 from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
 

@@ -21,12 +21,12 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from . import connect, tables
-from .chain import blob_digest, from_text
+from .. import connect, tables
+from ..chain import blob_digest, from_text
+from ..errors import LedgerError
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
 from .derived import Derivation
-from .errors import LedgerError
 from .sweep import Span, Sweep, sweeping
 from .walk import Marks, Walked, policy_fault, walk
 from .witness import Witnessed, witnessed

@@ -7,11 +7,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from . import fetch, tables
+from .. import tables
+from ..passages import number_range, tail
+from ..words import Passage, Words
+from . import fetch
 from .filters import Meaning, Narrow
 from .page import Cursor
-from .passages import number_range, tail
-from .words import Passage, Words
 
 __all__ = ["excerpts", "search", "thoughts"]
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from ...gates.evidence import Evidence
-from ...gates.gate import decide
-from ...gates.policy import Policy
-from ...gates.reading import Reading
-from ...gates.rule import ContextOverride, Rule, Scope
-from ...gates.verdict import Broken, Judgement
-from ...gates.vocabulary import BoundVocabulary
-from .judgements import judgement_to_json
+from ....gates.evidence import Evidence
+from ....gates.gate import decide
+from ....gates.policy import Policy
+from ....gates.reading import Reading
+from ....gates.rule import ContextOverride, Rule, Scope
+from ....gates.verdict import Broken, Judgement
+from ....gates.vocabulary import BoundVocabulary
+from ..judgements import judgement_to_json
 
 __all__ = ["Bound", "Flip", "Loosening", "Replay", "Stored", "what_would_pass"]
 

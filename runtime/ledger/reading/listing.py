@@ -11,15 +11,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ...agents.thought import Status
-from . import fetch, searching, tables
-from .chain import from_text
-from .errors import LedgerError
-from .events import EventKind, RunStatus
+from ....agents.thought import Status
+from .. import tables
+from ..chain import from_text
+from ..errors import LedgerError
+from ..events import EventKind, RunStatus
+from ..words import Words
+from . import fetch, searching
 from .filters import Meaning, Narrow, one_of
 from .page import Cursor
 from .rows import EventRow, FoundRow, PrunedRow, RunRow
-from .words import Words
 
 __all__ = ["events", "found", "pruned", "run_ids", "runs"]
 

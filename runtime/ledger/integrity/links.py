@@ -8,7 +8,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii
 from typing import Final, NamedTuple
 
-from . import tables
+from .. import tables
 
 __all__ = ["COLUMNS", "Link", "link_hash"]
 

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from . import connect, merkle, tables
-from .chain import GENESIS, as_text, blob_digest, from_text
-from .errors import LedgerError
+from .. import connect, tables
+from ..chain import GENESIS, as_text, blob_digest, from_text
+from ..errors import LedgerError
+from . import merkle
 from .signing import SigningKey, signed_by
 from .sweep import Sweep
 

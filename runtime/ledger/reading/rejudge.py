@@ -9,14 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
-from ...gates.errors import PolicyError
-from ...gates.evidence import Evidence
-from ...gates.policy import Policy
-from ...gates.verdict import Judgement
-from . import connect, fetch, tables
-from .chain import blob_digest, from_text
-from .errors import LedgerError
-from .judgements import judgement_from_json
+from ....gates.errors import PolicyError
+from ....gates.evidence import Evidence
+from ....gates.policy import Policy
+from ....gates.verdict import Judgement
+from .. import connect, tables
+from ..chain import blob_digest, from_text
+from ..errors import LedgerError
+from ..judgements import judgement_from_json
+from . import fetch
 from .replay import Bound, Flip, Replay, Stored
 
 __all__ = ["in_processes", "replay", "replay_if_fit"]

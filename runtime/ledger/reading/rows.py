@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ...agents.thought import Status
-from ...gates.rule import Scope
-from ...gates.verdict import Judgement
-from .judgements import judgement_to_json
+from ....agents.thought import Status
+from ....gates.rule import Scope
+from ....gates.verdict import Judgement
+from ..judgements import judgement_to_json
 
 __all__ = [
     "EventRow",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from .errors import LedgerError
+from ..errors import LedgerError
 
 if TYPE_CHECKING:
     import pandas

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from ...gates.canonical import digest as digest_of
-from . import tables
-from .chain import GENESIS, as_text, blob_digest, from_text
+from ....gates.canonical import digest as digest_of
+from .. import tables
+from ..chain import GENESIS, as_text, blob_digest, from_text
+from ..events import EventKind
 from .damage import Damage, DamageError, DamageKind, cut_off
 from .derived import Derivation, check_derived
 from .diagnosis import broken_link, gap
-from .events import EventKind
 from .links import Link, link_hash
 from .sweep import Span, Sweep
 

@@ -6,9 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from . import tables
-from .chain import as_text, from_text
-from .events import EventKind
+from .. import tables
+from ..chain import as_text, from_text
+from ..events import EventKind
 from .explanation import SwitchRow, TryRow, WayBack
 from .fetch import content
 from .rows import ThoughtRow

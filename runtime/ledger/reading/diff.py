@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from ...gates.policy import Policy
-from ...gates.verdict import Broken, Judgement
+from ....gates.policy import Policy
+from ....gates.verdict import Broken, Judgement
 from . import fetch
 from .rows import RunRow, ThoughtRow
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from . import fetch, tables
-from .chain import from_text
+from .. import tables
+from ..chain import from_text
+from . import fetch
 
 __all__ = ["SCHEMA", "complete_lines", "heading", "lines"]
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import Engine
 
-from .errors import LedgerError
+from ..errors import LedgerError
 from .page import frame, table
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .chain import GENESIS, as_text, from_text
+from ..chain import GENESIS, as_text, from_text
+from ..errors import LedgerError
 from .checkpoints import Checkpoint, Head, heads_of
 from .damage import Damage, DamageKind
-from .errors import LedgerError
 from .sweep import Sweep
 from .walk import Mark
 

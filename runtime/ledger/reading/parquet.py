@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ...gates.reading import Reading
-from . import fetch, tables
-from .chain import from_text
-from .errors import LedgerError
+from ....gates.reading import Reading
+from .. import tables
+from ..chain import from_text
+from ..errors import LedgerError
+from . import fetch
 from .export import heading
 
 if TYPE_CHECKING:
