@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.cli import main
-
 AGENT = """
 from secateur import Agent, Sampling, generate, keep_best, score
 
@@ -34,21 +32,6 @@ def place(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SECATEUR_MODEL", str(tiny_checkpoint))
     (tmp_path / "my_agent.py").write_text(AGENT)
     return tmp_path
-
-
-@pytest.fixture
-def secateur(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command as a user does: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["secateur", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 def test_a_users_agent_runs_and_its_run_is_in_the_ledger(secateur):
@@ -82,6 +65,9 @@ def test_a_file_of_tasks_runs_with_one_object_a_line(secateur, place: Path):
 PICKY = """
 import os, signal
 from secateur import Agent, Reading, Sampling, generate, score
+
+# Also where a shell started the tests deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def read(task):
