@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +14,7 @@ import pytest
 from secateur.agents.prompt import Ids, Piece, Special, Text
 from secateur.gates.evidence import Evidence
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
-from secateur.runtime.engines.protocol import EngineInfo, Request, Token
+from secateur.runtime.engines.protocol import Engine, EngineInfo, Request, Token
 
 TAGS = ("deceit", "powerseeking", "angry")
 
@@ -146,3 +148,49 @@ class Scripted:
 def scripted() -> type[Scripted]:
     """An engine whose answers a test writes, for what no small model can do."""
     return Scripted
+
+
+async def unaltered(token: Token) -> Token:
+    """The token."""
+    return token
+
+
+class Watched:
+    """An engine itself, with a note of every request; ``alter`` may change or delay its tokens."""
+
+    def __init__(
+        self, engine: Engine, alter: Callable[[Token], Awaitable[Token]] = unaltered
+    ) -> None:
+        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
+        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
+        self.inner, self.alter, self.requests = engine, alter, list[Request]()
+
+    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
+        self.requests.append(request)
+        async with aclosing(self.inner.stream(request)) as tokens:
+            async for token in tokens:
+                yield await self.alter(token)
+
+
+@pytest.fixture(scope="session")
+def watched() -> type[Watched]:
+    """Put an engine under watch: ``watched(engine)``, ``watched(engine, alter)``."""
+    return Watched
+
+
+@pytest.fixture
+def secateur(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call the command as a user does: exit code, standard output, standard error."""
+    from secateur.runtime.cli import main
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return call
