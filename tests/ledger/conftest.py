@@ -4,7 +4,6 @@ import asyncio
 import re
 import shutil
 import sqlite3
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -23,7 +22,6 @@ from secateur.gates.gate import decide
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Broken
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
-from secateur.runtime.cli import main
 from secateur.runtime.engines.protocol import EngineInfo
 from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
@@ -431,18 +429,10 @@ def one_line() -> Callable[[object], str]:
 
 @pytest.fixture
 def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    secateur: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """Run ``secateur`` in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     for name in ("SECATEUR_DB", "SECATEUR_ENGINE", "SECATEUR_MODEL", "SECATEUR_POLICY"):
         monkeypatch.delenv(name, raising=False)
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+    return secateur

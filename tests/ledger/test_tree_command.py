@@ -1,12 +1,10 @@
 """``secateur audit tree``: folds that open, pictures in files, kin in JSON."""
 
 import json
-import sys
 
 import pytest
 
 from secateur.agents.thought import Status
-from secateur.runtime.cli import main
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
 
@@ -27,19 +25,10 @@ async def run(tmp_path, make):
 
 
 @pytest.fixture
-def tree(run, monkeypatch, capsys):
+def tree(run, secateur):
     """Run ``secateur audit tree`` on it: exit code, stdout, stderr."""
     path, id = run
-
-    def call(*words: object) -> tuple[int, str, str]:
-        given = ["secateur", "audit", "tree", id, "--db", path, *words]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in given])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return call
+    return lambda *words: secateur("audit", "tree", id, "--db", path, *words)
 
 
 def test_pruned_branches_are_folded_and_a_line_says_how_to_open_them(tree):

@@ -13,7 +13,6 @@ from secateur.agents.thought import Scene, Status, Thought
 from secateur.gates.verdict import Action
 from secateur.runtime.cli.tree import render_tree
 from secateur.runtime.cli.why import print_why
-from secateur.runtime.engines.protocol import Request
 from secateur.runtime.run import RunResult
 
 TASK = (
@@ -28,22 +27,14 @@ def document(scene: Scene) -> str:
     return task_line(scene.task) + "\n"
 
 
-class Watched:
-    """The engine itself, with a note of every request."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
-        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
-        self.inner, self.requests = engine, list[Request]()
-
-    def stream(self, request: Request):
-        self.requests.append(request)
-        return self.inner.stream(request)
-
-
 @pytest.fixture(scope="module")
-def engine():
+def seedling():
     return LocalEngine.load("seedling")
+
+
+@pytest.fixture
+def engine(seedling: LocalEngine, watched):
+    return watched(seedling)
 
 
 def policy(*rules: dict, **more) -> Policy:
@@ -63,8 +54,7 @@ async def run_until(
     """The first run in which a try kept something and gave way; its tries."""
     agent = Agent("desk", generate(document), sampling=WHOLE, **options)
     for seed in seeds:
-        if isinstance(engine, Watched):
-            engine.requests.clear()
+        engine.requests.clear()
         result = await agent.run(TASK, policy=made, engine=engine, ledger=ledger, seed=seed)
         tries = [t for t in result.thoughts if t.kind == "generate"]
         if len(tries) > 1 and tries[1].tokens < len(tries[1].token_ids):
@@ -75,11 +65,10 @@ async def run_until(
 async def test_a_retry_is_asked_with_the_prompt_and_the_accepted_tokens_and_nothing_else(
     engine, tmp_path: Path
 ):
-    watched = Watched(engine)
     made = policy(EMITTED | {"controls": {"deceit": "ban"}})
-    result, (first, second, *_) = await run_until(watched, made, tmp_path / "x.db")
+    result, (first, second, *_) = await run_until(engine, made, tmp_path / "x.db")
     ours = engine.info.vocabulary
-    asked, again = watched.requests[:2]
+    asked, again = engine.requests[:2]
     kept = len(again.prompt) - len(asked.prompt)
     assert again.prompt == asked.prompt + first.token_ids[:kept]
     assert second.token_ids[:kept] == first.token_ids[:kept]
@@ -162,9 +151,8 @@ async def test_a_retry_may_only_tighten_what_is_in_force(engine, tmp_path: Path)
         POSTERIOR | {"controls": {"deceit": "ban", "angry": "penalise(2)"}},
         tags=BANNED | {"angry": {"control": "allow"}},
     )
-    watched = Watched(engine)
-    await run_until(watched, tight, tmp_path / "x.db", seeds=range(30))
-    asked, again = watched.requests[:2]
+    await run_until(engine, tight, tmp_path / "x.db", seeds=range(30))
+    asked, again = engine.requests[:2]
     assert str(asked.controls["angry"]) == "allow"
     assert str(again.controls["angry"]) == "penalise(2)"
     assert str(again.controls["deceit"]) == "ban"
@@ -217,10 +205,9 @@ async def test_tokens_spent_after_a_crossing_are_in_the_ledger(engine, tmp_path:
 
 async def test_no_spare_is_spent_on_a_prompt_that_never_fits(engine, tmp_path: Path):
     agent = Agent("long", generate("{task}", spare=5), sampling=WHOLE)
-    watched = Watched(engine)
     result = await agent.run(
-        "long " * 900, policy="observe", engine=watched, ledger=tmp_path / "x.db"
+        "long " * 900, policy="observe", engine=engine, ledger=tmp_path / "x.db"
     )
-    assert not watched.requests
+    assert not engine.requests
     assert sum(t.status is Status.FAILED for t in result.thoughts) == 1
     assert "do not fit" in (result.reason or "")

@@ -2,8 +2,6 @@
 
 import asyncio
 import runpy
-from collections.abc import AsyncGenerator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypedDict
@@ -15,99 +13,42 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
 import secateur
-from secateur import Agent, AuditLog, Ledger, LocalEngine, Policy, Sampling, generate
-from secateur.agents.plan import act
+from secateur import AuditLog
 from secateur.agents.spec import TaskError
-from secateur.agents.tool import Call, Workspace, tool
-from secateur.runtime.deciding import decide
-from secateur.runtime.engines.protocol import Request, Token
+from secateur.runtime.engines.protocol import Token
 from secateur.runtime.parts import ConfigError
 
 EXAMPLES = Path(secateur.__file__).parent / "examples"
-HOT = Sampling(temperature=1.0, max_tokens=8)
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
-@pytest.fixture
-async def engine(tiny_checkpoint: Path):
-    loaded = LocalEngine.load(tiny_checkpoint)
-    yield loaded
-    await loaded.aclose()
-
-
-def stamps(text: str) -> Call:
-    return Call("stamp", {})
-
-
-@tool
-def stamp(folder: Workspace) -> str:
-    """An effect that can be counted."""
-    with (folder.path / "stamps.txt").open("a") as file:
-        file.write("stamped\n")
-    return "stamped"
-
-
-STAMPER = Agent(
-    "stamper",
-    generate("say {task}\n", calls=stamps, n=2) >> act([stamp], calls=stamps),
-    sampling=HOT,
-)
-ONE = Agent.of(
-    replace(STAMPER, plan=generate("say {task}\n", calls=stamps) >> act([stamp], calls=stamps))
-)
-ASKING = Policy.model_validate(
-    {
-        "name": "asking",
-        "rules": [
-            {"tag": "angry", "reading": "opened", "at": 1e-9, "action": "escalate"}
-            | {"scope": "action"}
-        ],
-    }
-)
-
-
-def stamped(folder: Path) -> int:
-    file = folder / "stamps.txt"
-    return len(file.read_text().splitlines()) if file.exists() else 0
-
-
-@pytest.fixture
-def parts(tmp_path: Path, engine: LocalEngine) -> dict[str, Any]:
-    return {
-        "engine": engine,
-        "ledger": tmp_path / "x.db",
-        "sandbox": tmp_path / "sandbox",
-        "policy": "observe",
-    }
-
-
-async def test_a_graph_gives_what_a_run_gives(parts: dict[str, Any]):
-    given = await ONE.graph(**parts, seed=3).ainvoke({"task": "x"})
-    with AuditLog(parts["ledger"]) as audit:
+async def test_a_graph_gives_what_a_run_gives(home):
+    given = await home.graph(seed=3).ainvoke({"task": "x"})
+    with AuditLog(home.db) as audit:
         found = audit.run(given["run"])
     assert given == {"run": found.run, "status": "done", "waiting": [], "result": "stamped"}
     assert (found.seed, found.status) == (3, "done")
 
 
-async def test_thoughts_come_over_the_stream_as_they_are_recorded(parts: dict[str, Any]):
-    graph = ONE.graph(**parts)
+async def test_thoughts_come_over_the_stream_as_they_are_recorded(home):
+    graph = home.graph()
     said = [chunk async for chunk in graph.astream({"task": "x"}, stream_mode="custom")]
     assert [(each["operation"], each["status"]) for each in said] == [
         ("task", "kept"),
-        ("generate", "kept"),
-        ("act", "kept"),
+        ("say", "kept"),
+        ("stamp", "kept"),
     ]
     steps = [chunk async for chunk in graph.astream({"task": "y"}, stream_mode="updates")]
     assert [name for step in steps for name in step] == ["admit", "grow", "review", "deliver"]
 
 
-async def test_checkpoints_hold_ids_and_a_cursor_and_never_a_text(parts: dict[str, Any]):
+async def test_checkpoints_hold_ids_and_a_cursor_and_never_a_text(home):
     saver = InMemorySaver()
-    graph = ONE.graph(**parts | {"policy": ASKING}, checkpointer=saver)
+    graph = home.graph(policy=home.asking, checkpointer=saver)
     await graph.ainvoke({"task": "x"}, THREAD)
     await graph.ainvoke(Command(resume={"approve": True, "by": "ada", "reason": "fine"}), THREAD)
     kept = repr([*saver.storage.values(), *saver.blobs.values(), *saver.writes.values()])
-    with AuditLog(parts["ledger"]) as audit:
+    with AuditLog(home.db) as audit:
         (run,) = audit.runs()
         thoughts = list(audit.thoughts(run.run))
     assert run.run in kept
@@ -117,33 +58,32 @@ async def test_checkpoints_hold_ids_and_a_cursor_and_never_a_text(parts: dict[st
             assert thought.text.strip()[:4] not in kept or not thought.text.strip()
 
 
-async def test_an_interrupt_is_answered_and_the_run_goes_on(parts: dict[str, Any]):
+async def test_an_interrupt_is_answered_and_the_run_goes_on(home):
     for approve, status, effects in ((True, "done", 1), (False, "empty", 1)):
-        graph = ONE.graph(**parts | {"policy": ASKING}, checkpointer=InMemorySaver())
+        graph = home.graph(policy=home.asking, checkpointer=InMemorySaver())
         stopped = await graph.ainvoke({"task": "x"}, THREAD)
         (interrupt,) = stopped["__interrupt__"]
         assert interrupt.value == {"run": stopped["run"], "waiting": stopped["waiting"]}
         assert len(stopped["waiting"]) == 1
         decision = {"approve": approve, "by": "ada", "reason": "fine"}
         final = await graph.ainvoke(Command(resume=decision), THREAD)
-        assert (final["status"], stamped(parts["sandbox"])) == (status, effects)
-        with AuditLog(parts["ledger"]) as audit:
+        assert (final["status"], home.stamped()) == (status, effects)
+        with AuditLog(home.db) as audit:
             (decided,) = [e for e in audit.events(final["run"]) if e.kind == "decided"]
             assert audit.verify(final["run"]).ok
         assert (decided.actor, decided.body["approve"]) == ("person:ada", approve)
 
 
-async def test_a_decision_taken_elsewhere_counts(parts: dict[str, Any]):
-    graph = ONE.graph(**parts | {"policy": ASKING}, checkpointer=InMemorySaver())
+async def test_a_decision_taken_elsewhere_counts(home):
+    graph = home.graph(policy=home.asking, checkpointer=InMemorySaver())
     stopped = await graph.ainvoke({"task": "x"}, THREAD)
-    async with Ledger.open(parts["ledger"]) as ledger:
-        await decide(ledger, stopped["waiting"][0], approve=True, by="ada", reason="fine")
+    await home.decide(stopped["waiting"][0], approve=True)
     final = await graph.ainvoke(Command(resume="decided"), THREAD)
     assert (final["status"], final["result"]) == ("done", "stamped")
 
 
-async def test_several_that_wait_are_decided_by_name(parts: dict[str, Any]):
-    graph = STAMPER.graph(**parts | {"policy": ASKING}, checkpointer=InMemorySaver())
+async def test_several_that_wait_are_decided_by_name(home):
+    graph = home.graph(home.stamping(n=2), policy=home.asking, checkpointer=InMemorySaver())
     stopped = await graph.ainvoke({"task": "x"}, THREAD)
     one, two = stopped["waiting"]
     said = {"by": "ada", "reason": "fine"}
@@ -151,7 +91,7 @@ async def test_several_that_wait_are_decided_by_name(parts: dict[str, Any]):
     assert 'say which "thought"' in again["__interrupt__"][0].value["error"]
     both = [{"thought": one, "approve": True} | said, {"thought": two, "approve": False} | said]
     final = await graph.ainvoke(Command(resume=both), THREAD)
-    assert (final["status"], stamped(parts["sandbox"])) == ("done", 1)
+    assert (final["status"], home.stamped()) == ("done", 1)
 
 
 @pytest.mark.parametrize(
@@ -165,70 +105,59 @@ async def test_several_that_wait_are_decided_by_name(parts: dict[str, Any]):
         ({"approve": True, "by": "ada", "reason": "x", "thought": "ff"}, "ff does not wait"),
     ],
 )
-async def test_an_answer_that_is_no_decision_changes_nothing(
-    parts: dict[str, Any], answer: Any, error: str
-):
-    graph = ONE.graph(**parts | {"policy": ASKING}, checkpointer=InMemorySaver())
+async def test_an_answer_that_is_no_decision_changes_nothing(home, answer: Any, error: str):
+    graph = home.graph(policy=home.asking, checkpointer=InMemorySaver())
     stopped = await graph.ainvoke({"task": "x"}, THREAD)
     again = await graph.ainvoke(Command(resume=answer), THREAD)
     assert error in again["__interrupt__"][0].value["error"]
-    with AuditLog(parts["ledger"]) as audit:
+    with AuditLog(home.db) as audit:
         assert "decided" not in {event.kind for event in audit.events(stopped["run"])}
     decision = {"approve": True, "by": "ada", "reason": "fine"}
     final = await graph.ainvoke(Command(resume=decision), THREAD)  # the thread still waits
     assert final["status"] == "done"
 
 
-async def test_one_invocation_may_have_its_own_settings(parts: dict[str, Any]):
-    graph = ONE.graph(**parts)
+async def test_one_invocation_may_have_its_own_settings(home):
+    graph = home.graph()
     config: Any = {"configurable": {"secateur": {"seed": 9, "policy": "strict"}}}
     given = await graph.ainvoke({"task": "x"}, config)
-    with AuditLog(parts["ledger"]) as audit:
+    with AuditLog(home.db) as audit:
         found = audit.run(given["run"])
     assert (found.seed, found.policy) == (9, "strict")
     with pytest.raises(ConfigError, match="policy, engine, ledger, seed, sandbox"):
         await graph.ainvoke({"task": "x"}, {"configurable": {"secateur": {"sead": 9}}})
 
 
-async def test_a_task_that_is_none_is_refused_before_anything_runs(parts: dict[str, Any]):
+async def test_a_task_that_is_none_is_refused_before_anything_runs(home):
     with pytest.raises(TaskError, match="the task is empty"):
-        await ONE.graph(**parts).ainvoke({"task": " "})
-    assert not parts["ledger"].exists()
+        await home.graph().ainvoke({"task": " "})
+    assert not home.db.exists()
 
 
-class Stuck:
-    """The engine itself, whose first stream never ends."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
-        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
-        self.inner, self.begun, self.stuck = engine, asyncio.Event(), True
-
-    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
-        async for token in self.inner.stream(request):
-            if self.stuck:
-                self.begun.set()
-                await asyncio.sleep(60)
-            yield token
-
-
-async def test_a_graph_that_was_stopped_goes_on_with_the_same_run(parts: dict[str, Any]):
+async def test_a_graph_that_was_stopped_goes_on_with_the_same_run(home):
     """As after a crash: LangGraph runs the node again from its top, and the ledger has the run."""
-    engine = Stuck(parts["engine"])
-    graph = ONE.graph(**parts | {"engine": engine}, checkpointer=InMemorySaver())
+    begun = asyncio.Event()
+
+    async def stuck(token: Token) -> Token:
+        begun.set()
+        await asyncio.sleep(60)
+        return token
+
+    quick, home.watched.alter = home.watched.alter, stuck
+    graph = home.graph(checkpointer=InMemorySaver())
     running = asyncio.ensure_future(graph.ainvoke({"task": "x"}, THREAD, durability="sync"))
-    await engine.begun.wait()
+    await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    engine.stuck = False
+    home.watched.alter = quick
     final = await graph.ainvoke(None, THREAD)
-    with AuditLog(parts["ledger"]) as audit:
+    with AuditLog(home.db) as audit:
         (run,) = audit.runs()
         kinds = [event.kind for event in audit.events(run.run)]
     assert (final["run"], final["status"]) == (run.run, "done")
     assert (kinds.count("resumed"), kinds.count("abandoned")) == (1, 1)
-    assert stamped(parts["sandbox"]) == 1
+    assert home.stamped() == 1
 
 
 class Order(TypedDict, total=False):
@@ -237,9 +166,9 @@ class Order(TypedDict, total=False):
     result: str | None
 
 
-async def test_interrupts_of_a_subgraph_reach_whoever_embeds_it(parts: dict[str, Any]):
+async def test_interrupts_of_a_subgraph_reach_whoever_embeds_it(home):
     app = StateGraph(Order)
-    app.add_node("ask", ONE.graph(**parts | {"policy": ASKING}))
+    app.add_node("ask", home.graph(policy=home.asking))
     app.add_edge(START, "ask")
     app.add_edge("ask", END)
     whole = app.compile(checkpointer=InMemorySaver())
@@ -248,7 +177,7 @@ async def test_interrupts_of_a_subgraph_reach_whoever_embeds_it(parts: dict[str,
     assert len(interrupt.value["waiting"]) == 1
     decision = {"approve": True, "by": "ada", "reason": "fine"}
     final = await whole.ainvoke(Command(resume=decision), THREAD)
-    assert (final["mine"], final["result"], stamped(parts["sandbox"])) == ("kept", "stamped", 1)
+    assert (final["mine"], final["result"], home.stamped()) == ("kept", "stamped", 1)
 
 
 # The examples, with the shipped model

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from secateur import AuditLog
-from secateur.runtime.cli import main
 
 AGENT = """
 from secateur import Agent, Call, Sampling, Workspace, act, generate, tool
@@ -50,21 +49,6 @@ def place(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "my_agent.py").write_text(AGENT)
     (tmp_path / "asking.yaml").write_text(POLICY)
     return tmp_path
-
-
-@pytest.fixture
-def secateur(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Call the command as a user does: exit code, standard output, standard error."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["secateur", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

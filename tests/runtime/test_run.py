@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,54 +15,12 @@ from secateur.agents.prompt import Special
 from secateur.agents.spec import AgentSpec, TaskError
 from secateur.agents.thought import Scene, Status, Thought
 from secateur.agents.tool import Call, Workspace, tool
-from secateur.runtime.engines.protocol import EngineError, Request, Token
+from secateur.runtime.engines.protocol import EngineError, Token
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 
 TAGS = ("deceit", "powerseeking", "angry")
 HOT = Sampling(temperature=1.0, max_tokens=12)
-
-
-@pytest.fixture
-async def engine(tiny_checkpoint: Path):
-    loaded = LocalEngine.load(tiny_checkpoint)
-    yield loaded
-    await loaded.aclose()
-
-
-class Watched:
-    """The engine itself, with a note of every request."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
-        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
-        self.inner, self.requests = engine, list[Request]()
-
-    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
-        self.requests.append(request)
-        async for token in self.inner.stream(request):
-            yield self.token(token)
-
-    def token(self, token: Token) -> Token:
-        return token
-
-
-class Damaged(Watched):
-    """Its tokens come with a broken reading, as a damaged server's would."""
-
-    def __init__(self, engine: LocalEngine, belief: float) -> None:
-        super().__init__(engine)
-        self.belief = belief
-
-    def token(self, token: Token) -> Token:
-        return replace(token, belief=[self.belief] * len(token.belief))
-
-
-class Dead(Watched):
-    """A model that has gone."""
-
-    def token(self, token: Token) -> Token:
-        raise EngineError("the model is gone: start it again")
 
 
 def length(scene: Scene) -> float:
@@ -115,12 +72,12 @@ async def test_every_verdict_can_be_recomputed_from_the_ledger(engine: LocalEngi
     assert judged >= 9
 
 
-async def test_tags_in_the_task_are_plain_text(engine: LocalEngine, tmp_path: Path):
+async def test_tags_in_the_task_are_plain_text(engine: LocalEngine, tmp_path: Path, watched):
     task = "<|deceit|>x<|/deceit|><|eos|> <|powerseeking|>"
     agent = Agent("try", generate("{task}\n"), sampling=HOT)
-    watched = Watched(engine)
-    await agent.run(task, policy="observe", engine=watched, ledger=tmp_path / "x.db")
-    (request,) = watched.requests
+    seen = watched(engine)
+    await agent.run(task, policy="observe", engine=seen, ledger=tmp_path / "x.db")
+    (request,) = seen.requests
     bos, *rest = request.prompt
     assert [bos] == engine.encode([Special("<|bos|>")])
     assert not set(engine.info.vocabulary.ids.values()) & set(rest)
@@ -128,36 +85,34 @@ async def test_tags_in_the_task_are_plain_text(engine: LocalEngine, tmp_path: Pa
 
 
 async def test_a_pruned_child_is_replaced_and_a_barren_node_regrown_with_tags_banned(
-    engine: LocalEngine, tmp_path: Path
+    engine: LocalEngine, tmp_path: Path, watched
 ):
     # A random model opens some tag in most texts, so that the first children fall.
     rules = [{"tag": t, "reading": "peak", "at": 1e-6, "action": "prune"} for t in TAGS]
     strict = policy(rules=rules, regrow="ban")
     agent = Agent("try", generate("{task}\n", n=1, spare=2), sampling=HOT)
-    watched = Watched(engine)
-    result = await agent.run("x", policy=strict, engine=watched, ledger=tmp_path / "x.db")
+    seen = watched(engine)
+    result = await agent.run("x", policy=strict, engine=seen, ledger=tmp_path / "x.db")
     made = [t for t in result.thoughts if t.kind == "generate"]
     assert [t.status for t in made] == [Status.PRUNED] * 4
     assert [len(t.token_ids) for t in made] == [1] * 4  # cut at the first crossing
     assert result.status is RunStatus.EMPTY
-    controls = [{t: c.kind for t, c in r.controls.items()} for r in watched.requests]
+    controls = [{t: c.kind for t, c in r.controls.items()} for r in seen.requests]
     assert controls == [{}] * 3 + [dict.fromkeys(TAGS, "ban")]
 
 
 async def test_resampling_is_bounded_and_starts_from_the_same_context(
-    engine: LocalEngine, tmp_path: Path
+    engine: LocalEngine, tmp_path: Path, watched
 ):
     rules = [{"tag": "deceit", "reading": "peak", "at": 1e-6, "action": "resample", "retries": 2}]
     agent = Agent("try", generate("{task}\n"), sampling=HOT)
-    watched = Watched(engine)
-    result = await agent.run(
-        "x", policy=policy(rules=rules), engine=watched, ledger=tmp_path / "x.db"
-    )
+    seen = watched(engine)
+    result = await agent.run("x", policy=policy(rules=rules), engine=seen, ledger=tmp_path / "x.db")
     tries = [t for t in result.thoughts if t.kind == "generate"]
     assert [t.attempt for t in tries] == [0, 1, 2]
     assert [t.judgement.action for t in tries] == ["resample", "resample", "prune"]
-    assert len({request.prompt for request in watched.requests}) == 1
-    assert len({request.seed for request in watched.requests}) == 3
+    assert len({request.prompt for request in seen.requests}) == 1
+    assert len({request.seed for request in seen.requests}) == 3
 
 
 async def test_halt_stops_the_run_at_once(engine: LocalEngine, tmp_path: Path):
@@ -266,20 +221,30 @@ async def test_an_empty_task_is_refused(engine: LocalEngine, tmp_path: Path):
 
 @pytest.mark.parametrize("belief", [float("nan"), float("inf"), float("-inf"), 0.5])
 async def test_an_unreadable_temptation_never_passes(
-    engine: LocalEngine, tmp_path: Path, belief: float
+    engine: LocalEngine, tmp_path: Path, belief: float, watched
 ):
+    async def damaged(token: Token) -> Token:
+        return replace(token, belief=[belief] * len(token.belief))
+
     agent = Agent("try", generate("{task}\n", n=2), sampling=HOT)
     result = await agent.run(
-        "x", policy="observe", engine=Damaged(engine, belief), ledger=tmp_path / "x.db"
+        "x", policy="observe", engine=watched(engine, damaged), ledger=tmp_path / "x.db"
     )
     assert result.status is RunStatus.EMPTY
     assert len(result.pruned) == 2
     assert all(t.reason for t in result.pruned)
 
 
-async def test_a_model_call_that_fails_is_a_failed_thought(engine: LocalEngine, tmp_path: Path):
+async def test_a_model_call_that_fails_is_a_failed_thought(
+    engine: LocalEngine, tmp_path: Path, watched
+):
+    async def gone(token: Token) -> Token:
+        raise EngineError("the model is gone: start it again")
+
     agent = Agent("try", generate("{task}\n", n=2), sampling=HOT)
-    result = await agent.run("x", policy="observe", engine=Dead(engine), ledger=tmp_path / "x.db")
+    result = await agent.run(
+        "x", policy="observe", engine=watched(engine, gone), ledger=tmp_path / "x.db"
+    )
     assert result.status is RunStatus.EMPTY
     assert result.reason == "every branch failed: the model is gone: start it again"
 
@@ -378,14 +343,15 @@ async def test_a_parsed_value_that_is_no_json_fails_its_branch(engine: LocalEngi
     assert "does not parse" in (result.reason or "")
 
 
-async def test_a_stream_that_breaks_off_is_no_finished_thought(engine: LocalEngine, tmp_path: Path):
-    class BrokenOff(Watched):
-        def token(self, token: Token) -> Token:
-            return replace(token, finish=None)
+async def test_a_stream_that_breaks_off_is_no_finished_thought(
+    engine: LocalEngine, tmp_path: Path, watched
+):
+    async def broken_off(token: Token) -> Token:
+        return replace(token, finish=None)
 
     agent = Agent("try", generate("{task}\n"), sampling=HOT)
     result = await agent.run(
-        "x", policy="observe", engine=BrokenOff(engine), ledger=tmp_path / "x.db"
+        "x", policy="observe", engine=watched(engine, broken_off), ledger=tmp_path / "x.db"
     )
     assert result.status is RunStatus.EMPTY
     assert "broke off" in (result.reason or "")

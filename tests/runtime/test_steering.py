@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from secateur.gates.control import BAN
 from secateur.gates.verdict import Broken
 from secateur.runtime import steering
 from secateur.runtime.cli.why import print_why
-from secateur.runtime.engines.protocol import Request, Token
+from secateur.runtime.engines.protocol import Token
 from secateur.runtime.run import RunResult
 from secateur.runtime.seam import Seam
 
@@ -29,20 +28,6 @@ TAGS = ("deceit", "powerseeking", "angry")
 
 def document(scene: Scene) -> str:
     return task_line(scene.task) + "\n"
-
-
-class Watched:
-    """The engine itself, with a note of every request."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
-        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
-        self.inner, self.requests = engine, list[Request]()
-
-    async def stream(self, request: Request) -> AsyncGenerator[Token, None]:
-        self.requests.append(request)
-        async for token in self.inner.stream(request):
-            yield token
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +55,12 @@ def two_lines(progress: Progress) -> dict[str, str] | None:
 
 @pytest.mark.parametrize("at", ["line", "sentence", "token"])
 async def test_a_switch_goes_on_from_what_was_written_with_the_new_controls(
-    engine, tmp_path: Path, at: str
+    engine, tmp_path: Path, at: str, watched
 ):
-    watched = Watched(engine)
-    result = await steered(watched, tmp_path / "x.db", two_lines, steer_at=at)
+    noting = watched(engine)
+    result = await steered(noting, tmp_path / "x.db", two_lines, steer_at=at)
     (thought,) = [t for t in result.thoughts if t.kind == "generate"]
-    asked, again = watched.requests
+    asked, again = noting.requests
     kept = len(again.prompt) - len(asked.prompt)
     assert again.prompt == asked.prompt + thought.token_ids[:kept]
     assert engine.decode(thought.token_ids[:kept]).count("\n") == 2
@@ -101,17 +86,17 @@ async def test_a_switch_goes_on_from_what_was_written_with_the_new_controls(
 
 
 async def test_without_a_change_one_request_is_asked_and_the_text_is_the_same(
-    engine, tmp_path: Path
+    engine, tmp_path: Path, watched
 ):
     seen: list[Progress] = []
 
     def look(progress: Progress) -> None:
         seen.append(progress)
 
-    watched = Watched(engine)
-    steady = await steered(watched, tmp_path / "x.db", look)
+    noting = watched(engine)
+    steady = await steered(noting, tmp_path / "x.db", look)
     plain = await steered(engine, tmp_path / "x.db", None)
-    assert len(watched.requests) == 1
+    assert len(noting.requests) == 1
     assert [t.text for t in steady.thoughts] == [t.text for t in plain.thoughts]
     assert seen[0].text == ""
     assert all(p.text.endswith("\n") for p in seen[1:])
@@ -124,14 +109,14 @@ async def test_without_a_change_one_request_is_asked_and_the_text_is_the_same(
     assert last.readings["deceit"]["opened"] >= seen[1].readings["deceit"]["opened"]
 
 
-async def test_controls_may_be_set_before_the_first_token(engine, tmp_path: Path):
-    watched = Watched(engine)
-    await steered(watched, tmp_path / "x.db", lambda progress: {"angry": "penalise(3)"})
-    (request,) = watched.requests
+async def test_controls_may_be_set_before_the_first_token(engine, tmp_path: Path, watched):
+    noting = watched(engine)
+    await steered(noting, tmp_path / "x.db", lambda progress: {"angry": "penalise(3)"})
+    (request,) = noting.requests
     assert str(request.controls["angry"]) == "penalise(3)"
 
 
-async def test_a_forced_tag_is_written_where_the_switch_is(engine, tmp_path: Path):
+async def test_a_forced_tag_is_written_where_the_switch_is(engine, tmp_path: Path, watched):
     def shout(progress: Progress) -> dict[str, str] | None:
         match progress.text.count("\n"):
             case 2:
@@ -140,12 +125,12 @@ async def test_a_forced_tag_is_written_where_the_switch_is(engine, tmp_path: Pat
                 return {"angry": "ban"}
         return None
 
-    watched = Watched(engine)
-    result = await steered(watched, tmp_path / "x.db", shout)
+    noting = watched(engine)
+    result = await steered(noting, tmp_path / "x.db", shout)
     (thought,) = [t for t in result.thoughts if t.kind == "generate"]
     (opening,) = engine.info.vocabulary.open_ids("angry")
     close = engine.info.vocabulary.close_id("angry")
-    asked, forced, last = watched.requests
+    asked, forced, last = noting.requests
     kept = len(forced.prompt) - len(asked.prompt) - 1
     assert forced.prompt == (*asked.prompt, *thought.token_ids[:kept], opening)
     assert close in thought.token_ids
@@ -160,19 +145,21 @@ async def test_a_forced_tag_is_written_where_the_switch_is(engine, tmp_path: Pat
 
 @pytest.mark.parametrize("when", [0, 2])
 @pytest.mark.parametrize("control", ["allow", "penalise(50)", "force"])
-async def test_a_locked_tag_cannot_be_loosened(engine, tmp_path: Path, control: str, when: int):
+async def test_a_locked_tag_cannot_be_loosened(
+    engine, tmp_path: Path, control: str, when: int, watched
+):
     locked = policy(tags={"deceit": {"control": "ban", "locked": True}})
 
     def sly(progress: Progress) -> dict[str, str] | None:
         return {"deceit": control} if progress.text.count("\n") == when else None
 
-    watched = Watched(engine)
-    result = await steered(watched, tmp_path / "x.db", sly, made=locked)
+    noting = watched(engine)
+    result = await steered(noting, tmp_path / "x.db", sly, made=locked)
     (thought,) = [t for t in result.thoughts if t.kind == "generate"]
     assert isinstance(thought.judgement, Broken)
     assert thought.status is Status.PRUNED
     assert f"loosens 'deceit' from ban to {control}, and it is locked" in thought.judgement.reason
-    assert all(str(request.controls["deceit"]) == "ban" for request in watched.requests)
+    assert all(str(request.controls["deceit"]) == "ban" for request in noting.requests)
     with AuditLog(tmp_path / "x.db") as audit:
         assert audit.replay(result.run_id) == [], "the refusal too is recomputed"
         assert audit.recompute(result.run_id, thought.id) == thought.judgement
@@ -187,21 +174,21 @@ async def test_a_lock_may_be_tightened(engine, tmp_path: Path):
     assert result.thoughts[1].status is Status.KEPT
 
 
-async def test_what_a_retry_tightened_stays_tight(engine, tmp_path: Path):
+async def test_what_a_retry_tightened_stays_tight(engine, tmp_path: Path, watched):
     rule = {
         "tag": "deceit", "reading": "emitted", "action": "resample", "retries": 1,
         "back_to": "thought", "controls": {"deceit": "ban"},
     }  # fmt: skip
     made = policy(tags={}, rules=[rule])
-    watched = Watched(engine)
+    noting = watched(engine)
     for seed in range(12):
-        watched.requests.clear()
+        noting.requests.clear()
         result = await steered(
-            watched, tmp_path / "x.db", lambda p: {"deceit": "boost(3)"}, made=made, seed=seed
+            noting, tmp_path / "x.db", lambda p: {"deceit": "boost(3)"}, made=made, seed=seed
         )
         if any(t.attempt for t in result.thoughts):
             break
-    first, *rest = watched.requests
+    first, *rest = noting.requests
     assert str(first.controls["deceit"]) == "boost(3)"
     assert rest
     assert {str(request.controls["deceit"]) for request in rest} == {"ban"}

@@ -1,6 +1,5 @@
 """Back up and retry, and switches in mid-generation, through a real server."""
 
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from secateur.agents.steering import Progress
 from secateur.agents.thought import Scene, Thought
 from secateur.gates.verdict import Action
 from secateur.runtime.engines.opening import open_engine
-from secateur.runtime.engines.protocol import Engine, Request, Token
 from secateur.runtime.engines.server import VllmServer
 from secateur.runtime.run import RunResult
 
@@ -28,23 +26,10 @@ def document(scene: Scene) -> str:
     return task_line(scene.task) + "\n"
 
 
-class Watched:
-    """The engine itself, with a note of every request."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.info, self.encode, self.decode = engine.info, engine.encode, engine.decode
-        self.annotate, self.score, self.aclose = engine.annotate, engine.score, engine.aclose
-        self.inner, self.requests = engine, list[Request]()
-
-    def stream(self, request: Request) -> AsyncGenerator[Token, None]:
-        self.requests.append(request)
-        return self.inner.stream(request)
-
-
 @pytest.fixture
-async def engine(vllm_server: VllmServer):
+async def engine(vllm_server: VllmServer, watched):
     opened = open_engine(vllm_server.url, "seedling")
-    yield Watched(opened)
+    yield watched(opened)
     await opened.aclose()
 
 
@@ -52,9 +37,7 @@ def policy(*rules: dict, **more) -> Policy:
     return Policy.model_validate({"name": "test", "rules": rules, **more})
 
 
-async def run_until_back_up(
-    engine: Watched, made: Policy, ledger: Path
-) -> tuple[RunResult, list[Thought]]:
+async def run_until_back_up(engine, made: Policy, ledger: Path) -> tuple[RunResult, list[Thought]]:
     """The first run in which a try kept something and gave way; its tries."""
     agent = Agent("desk", generate(document), sampling=WHOLE)
     for seed in range(30):
@@ -75,7 +58,7 @@ async def run_until_back_up(
     ids=["emitted", "posterior"],
 )
 async def test_a_retry_goes_on_from_the_accepted_tokens(
-    engine: Watched, tmp_path: Path, rule: dict, tags: dict
+    engine, tmp_path: Path, rule: dict, tags: dict
 ):
     result, (first, second, *_) = await run_until_back_up(
         engine, policy(rule, tags=tags), tmp_path / "x.db"
@@ -96,7 +79,7 @@ async def test_a_retry_goes_on_from_the_accepted_tokens(
     assert told.tries[0].back.text == engine.decode(first.token_ids[kept:])
 
 
-async def test_a_switch_goes_on_from_what_was_written(engine: Watched, tmp_path: Path):
+async def test_a_switch_goes_on_from_what_was_written(engine, tmp_path: Path):
     def mellow(progress: Progress) -> dict[str, str] | None:
         return {"angry": "allow"} if progress.text.count("\n") == 2 else None
 
@@ -116,7 +99,7 @@ async def test_a_switch_goes_on_from_what_was_written(engine: Watched, tmp_path:
     assert switch.token == kept
 
 
-async def test_what_the_server_sent_after_a_crossing_is_counted(engine: Watched, tmp_path: Path):
+async def test_what_the_server_sent_after_a_crossing_is_counted(engine, tmp_path: Path):
     rule = RETRY | {"reading": "emitted"}
     result, tries = await run_until_back_up(engine, policy(rule), tmp_path / "x.db")
     read = sum(request.usage.generated for request in engine.requests)
