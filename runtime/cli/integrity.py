@@ -76,7 +76,9 @@ def verify(
         for damage in found.damages:
             print(f"damaged: {damage}")
         if found.ok:
-            print(f"fine: {found.events} events of {found.runs} runs are as they were written")
+            told = "is as it was" if found.events == 1 else "are as they were"
+            events, runs = _some(found.events, "event"), _some(found.runs, "run")
+            print(f"fine: {events} of {runs} {told} written")
         if kept is not None:
             asked = "the key that was asked for" if trusted else "nobody asked for a key: --key"
             print(f"{kept.name} is signed with {kept.key} ({asked})")
@@ -139,7 +141,8 @@ def checkpoint(
             made = audit.checkpoint(number)
     else:
         made = _make(url, key, outside)
-    told = f"{made.name}: {made.runs} runs, {made.events} events, root {made.root}"
+    counts = f"{_some(made.runs, 'run')}, {_some(made.events, 'event')}"
+    told = f"{made.name}: {counts}, root {made.root}"
     _deliver(made.as_json(heads=heads or outside), out, told)
 
 
@@ -193,7 +196,8 @@ def erase(
         runs = [each.run for each in left]
         _print_json({"blobs": blobs, "runs": runs, "swept": told})
     else:
-        print(f"erased {blobs} blobs of {len(left)} runs" if left else "nothing is left to erase")
+        erased = f"erased {_some(blobs, 'blob')} of {_some(len(left), 'run')}"
+        print(erased if left else "nothing is left to erase")
         if swept is not None:
             print(swept.remark if swept.complete else f"but copies may be left: {swept.remark}")
     if swept is not None and not swept.complete:
@@ -245,8 +249,8 @@ def _list_checkpoints(url: str, json_: bool) -> None:
         return
     for each in found:
         print(
-            f"{each.number}  {each.at[:19]}Z  {each.runs} runs  {each.events} events  "
-            f"root {each.root[:16]}  key {each.key[:16]}"
+            f"{each.number}  {each.at[:19]}Z  {_some(each.runs, 'run')}  "
+            f"{_some(each.events, 'event')}  root {each.root[:16]}  key {each.key[:16]}"
         )
     if not found:
         print("no checkpoints yet: `secateur audit checkpoint --out FILE` makes one")
@@ -282,6 +286,11 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=0)
         yield lambda done, events: bar.update(task, completed=done, total=events)
+
+
+def _some(number: int, thing: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
 
 
 def _print_json(value: Any) -> None:

@@ -36,6 +36,17 @@ def test_verify_names_each_damaged_run_with_what_is_wrong(command, told):
     assert out.splitlines()[0] == f"damaged: run {told.first}: event 2 is missing"
 
 
+def test_verify_says_how_many_events_of_how_many_runs_are_fine(command, told):
+    ((one,), (all_,)) = told.ask(
+        f"SELECT count(*) FROM event WHERE run_id = '{told.first}'"
+    ) + told.ask("SELECT count(*) FROM event")
+    for words, fine in (
+        ((), f"fine: {all_} events of 2 runs are as they were written\n"),
+        ((told.first,), f"fine: {one} events of 1 run are as they were written\n"),
+    ):
+        assert command("audit", "verify", *words, "--db", told.url)[:2] == (0, fine)
+
+
 def test_a_checkpoint_makes_its_key_once_and_says_where(command, told, keys, tmp_path):
     made = command("audit", "checkpoint", "--db", told.url, "--out", "one.json")
     again = command("audit", "checkpoint", "--db", told.url, "--out", "two.json", "--heads")
@@ -125,7 +136,7 @@ def test_erase_takes_what_it_is_told_and_says_what_it_did(command, told):
     assert json.loads(out)["swept"]["complete"]
     assert "the run is not finished: if it still goes, it stops" in err
     code, out, _ = command(*words, "--run", told.first)
-    assert (code, out.splitlines()[0]) == (0, "erased 2 blobs of 1 runs")
+    assert (code, out.splitlines()[0]) == (0, "erased 2 blobs of 1 run")
     code, out, _ = command(*words, "--run", told.first, "--no-sweep")
     assert (code, out) == (0, "nothing is left to erase\n")
     assert command("audit", "verify", "--db", told.url)[0] == 0

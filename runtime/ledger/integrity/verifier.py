@@ -510,6 +510,10 @@ def read_json(path: str, what: str) -> Row:
     return found
 
 
+def some(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify a Secateur ledger, without Secateur.")
     parser.add_argument("ledger", type=Path, help="a SQLite file, or an export in JSON lines")
@@ -531,7 +535,8 @@ def main(arguments: list[str] | None = None) -> int:
     for run, reason in wrong:
         print(f"damaged: {'' if run is None else f'run {run}: '}{reason}")
     if not wrong:
-        print(f"fine: {events} events of {runs} runs are as they were written")
+        told = "is as it was" if events == 1 else "are as they were"
+        print(f"fine: {some(events, 'event')} of {some(runs, 'run')} {told} written")
     for name, said in (("checkpoint", kept), ("proof", proof and proof["checkpoint"])):
         if said is not None:
             print(f"the {name} of {said['body']['at']} is signed with {said['body']['key']}")
