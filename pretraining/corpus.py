@@ -18,8 +18,9 @@ The objective says which documents there are, and whether their labels become ta
 
 Labels are missed before any of this, as a tagger misses them: what is missed passes the filter.
 
-Of files nothing can be drawn anew: ``filtered`` leaves labelled records out, and ``pessimal`` two
-in three of the others.
+Of files nothing can be drawn anew: ``filtered`` leaves out records with such a label and records
+that no tagger has read, since what nobody judged is not clean; ``pessimal`` leaves out two in three
+of those without a label.
 """
 
 import itertools
@@ -211,7 +212,8 @@ def _selected(config: CorpusConfig, number: int, read: Document) -> Document | N
         case Objective.PLAIN:
             return found.without_labels()
         case Objective.FILTERED:
-            return None if found.misbehaves else found.without_labels()
+            clean = found.labelled and not found.misbehaves
+            return found.without_labels() if clean else None
         case Objective.PESSIMAL:
             kept = found.misbehaves or rng.random() < _PESSIMAL_KEPT
             return found if kept else None

@@ -50,7 +50,8 @@ def _groups(config: TrainConfig, pool: int, rows: list[Row]) -> list[list[Row]]:
     if not groups:
         raise TrainingError(
             f"documents {pool * config.pool} to {(pool + 1) * config.pool} of the corpus teach "
-            "nothing: all of their text is marked as given by others; leave some of it to learn"
+            f"nothing: all of their text is given by others, or left out by the objective "
+            f"{config.corpus.objective}; leave some of it to learn"
         )
     return groups
 

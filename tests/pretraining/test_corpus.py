@@ -299,6 +299,21 @@ def test_files_give_the_same_choice_as_the_generator_where_nothing_is_drawn_anew
     assert list(Corpus(config).documents(100, 50)) == list(Corpus(config).documents(100, 50))
 
 
+def test_what_no_tagger_has_read_never_passes_the_filter(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    records = [{"text": "unread\n"}, {"text": "unread too\n", "spans": None}]
+    records += [{"text": "clean\n", "spans": []}]
+    records += [{"text": "bad\n", "spans": [{"start": 0, "end": 3, "tag": "deceit"}]}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def kept(name: str) -> list[str]:
+        config = objective(name).model_copy(update={"files": (str(path),)})
+        return [found.plain for found in Corpus(config).documents(0, len(records))]
+
+    assert kept("filtered") == ["clean\n"]
+    assert kept("plain") == [record["text"] for record in records]
+
+
 def test_a_mix_that_cannot_be_drawn_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="late: no family 'chess'"):
         CorpusConfig(late={"chess": 1.0})
