@@ -4,8 +4,10 @@ import json
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import DBAPIError
 
 from ..ledger import connect, passages, tables
+from ..ledger.errors import LedgerError
 from ..ledger.integrity import verification
 from ..settings import Settings
 
@@ -56,6 +58,8 @@ def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
     try:
         made = verification.rebuild(engine)
         passages.rebuild(engine)
+    except DBAPIError as error:
+        raise LedgerError(connect.explain(error, name)) from None
     finally:
         engine.dispose()
     if json_:

@@ -109,6 +109,14 @@ def test_no_role_can_undo_the_record(roles):
                     connection.execute(statement)
 
 
+def test_who_may_not_rebuild_is_told_so_in_one_line(roles, command, one_line):
+    for url in roles.values():
+        code, _, err = command("db", "rebuild", "--db", url)
+        assert code == 1
+        assert "permission denied" in err
+        one_line(err.strip())
+
+
 def test_the_commands_work_on_a_server(postgres, command):
     name = postgres.database()
     url = postgres.url(name).replace("+psycopg", "")
