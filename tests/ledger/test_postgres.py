@@ -109,7 +109,9 @@ def test_no_role_can_undo_the_record(roles):
                     connection.execute(statement)
 
 
-def test_who_may_not_rebuild_is_told_so_in_one_line(roles, command, one_line):
+async def test_who_may_not_rebuild_is_told_so_in_one_line(roles, make, command, one_line):
+    async with Ledger.open(roles["writer"]) as ledger:
+        await ledger.start(make.start())
     for url in roles.values():
         code, _, err = command("db", "rebuild", "--db", url)
         assert code == 1
