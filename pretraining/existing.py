@@ -10,11 +10,13 @@ import transformers
 from tokenizers import AddedToken, Tokenizer
 
 from ..gates.vocabulary import Vocabulary
+from ..runtime.engines.checkpoint import load_model
+from ..runtime.engines.protocol import EngineError
 from .document import BOS, EOS, PAD
 from .errors import TrainingError
 from .tokenizer import Encoder
 
-__all__ = ["adopt_tokenizer", "load_model", "renew_embeddings"]
+__all__ = ["adopt_tokenizer", "grown_model", "renew_embeddings"]
 
 
 def adopt_tokenizer(folder: Path, vocabulary: Vocabulary) -> Encoder:
@@ -71,7 +73,7 @@ def _json(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: not JSON ({error}); save it again") from None
 
 
-def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any, torch.dtype]:
+def grown_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any, torch.dtype]:
     """Any causal language model's folder, in float32, with room for ``tokens`` token ids.
 
     Returns the model and the precision that it was stored in. New embeddings are drawn around
@@ -81,22 +83,10 @@ def load_model(folder: Path, tokens: int, context: int, seed: int) -> tuple[Any,
     if not (folder / "config.json").is_file():
         raise TrainingError(f"{folder}: no model there (no config.json); name a checkpoint folder")
     try:
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-        stored = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).dtype
-    except Exception as error:  # damaged files raise whatever their reader raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise TrainingError(
-            f"{folder}: transformers cannot load it ({reason}); save the model again"
-        ) from error
-    model, loading = loaded
-    if missing := sorted(loading["missing_keys"]):
-        # transformers fills these with random numbers and only warns.
-        raise TrainingError(
-            f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); save the model "
-            "again"
-        )
+        model = load_model(folder, "float32")
+    except EngineError as error:
+        raise TrainingError(str(error)) from error
+    stored = transformers.AutoConfig.from_pretrained(folder, local_files_only=True).dtype
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and context > longest:
         raise TrainingError(

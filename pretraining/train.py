@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .document import BOS, EOS, PAD
 from .errors import TrainingError
-from .existing import adopt_tokenizer, load_model, renew_embeddings
+from .existing import adopt_tokenizer, grown_model, renew_embeddings
 from .export import export, load_tokenizer, save_tokenizer
 from .processes import Processes, joined
 from .recipe import Architecture, TrainConfig
@@ -119,7 +119,7 @@ def _start(config: TrainConfig, encoder: Encoder) -> tuple[Any, torch.dtype]:
     """The model to train, and the precision that it is exported in."""
     if config.init is None:
         return build_model(config, encoder), torch.float16
-    model, dtype = load_model(config.init, encoder.size, config.architecture.context, config.seed)
+    model, dtype = grown_model(config.init, encoder.size, config.architecture.context, config.seed)
     renew_embeddings(model, [_known(encoder, token) for token in config.renewed], config.seed)
     return model, dtype
 

@@ -21,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "find_model",
     "load_checkpoint",
+    "load_model",
     "load_tokenizer",
     "model_digest",
     "name_of",
@@ -137,7 +138,7 @@ def load_checkpoint(
             f"{folder}: no weights (model.safetensors); save the model there (save_pretrained)"
         )
     tokenizer = load_tokenizer(folder, vocabulary)
-    model = _model(folder, device, dtype)
+    model = _ready(folder, device, dtype)
     width = int(model.get_input_embeddings().num_embeddings)
     if tokenizer.size > width:
         raise EngineError(
@@ -185,7 +186,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise EngineError(f"{path}: not JSON ({error}); save the model again") from None
 
 
-def _model(folder: Path, device: str, dtype: Precision) -> Any:
+def _libraries() -> tuple[Any, Any]:
+    """torch and transformers. Raises :class:`EngineError` where they are not installed."""
     try:
         import torch
         import transformers
@@ -194,10 +196,15 @@ def _model(folder: Path, device: str, dtype: Precision) -> Any:
             f"the local engine needs {error.name}: pip install 'secateur[local]', or give the URL "
             "of a server with --engine"
         ) from None
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise EngineError(f"device {device!r}: torch sees no CUDA here; use device 'cpu'")
+    return torch, transformers
+
+
+def load_model(folder: Path, dtype: Precision) -> Any:
+    """The causal language model of a folder, with all of its weights, on the CPU.
+
+    Nothing is downloaded. Raises :class:`EngineError`.
+    """
+    torch, transformers = _libraries()
     with _quiet(transformers):
         try:
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
@@ -218,6 +225,17 @@ def _model(folder: Path, device: str, dtype: Precision) -> Any:
             f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); save the model "
             "again"
         )
+    return model
+
+
+def _ready(folder: Path, device: str, dtype: Precision) -> Any:
+    """The model on its device, if the engine can batch it."""
+    torch, _ = _libraries()
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise EngineError(f"device {device!r}: torch sees no CUDA here; use device 'cpu'")
+    model = load_model(folder, dtype)
     if model._is_stateful:
         raise EngineError(
             f"{folder}: {model.config.model_type} keeps a recurrent state, which this engine does "
