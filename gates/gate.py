@@ -3,22 +3,19 @@
 import math
 import struct
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from .calibration import Calibration
 from .errors import UnreadableError
 from .evidence import LOG_FLOOR, Evidence, SentenceScore
-from .layout import Layout
 from .policy import Policy
-from .posterior import check_sentences, posteriors
-from .reading import Reading
-from .readings import Meter, Readings, check_shapes, rows
-from .rule import Rule, Scope
-from .sentences import SentenceStarts, Start
-from .verdict import Action, Broken, Crossing, Judgement, Verdict
+from .readings import Readings, check_shapes, rows
+from .rule import Scope
+from .sentences import SentenceStarts
+from .verdict import Broken, Judgement, Verdict
 from .vocabulary import BoundVocabulary
+from .watch import InForce, Watch
 
 __all__ = ["StreamGate", "TokenLike", "decide"]
 
@@ -57,7 +54,7 @@ def decide(
     Never raises on evidence: what cannot be read is Broken, and so is a reading that fails.
     """
     try:
-        watch = _Watch(policy, vocabulary, context, scope, attempt)
+        watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
         check_shapes(evidence, watch.layout)
         for row in rows(evidence):
             verdict = watch.step(*row)
@@ -67,7 +64,7 @@ def decide(
     except UnreadableError as error:
         return policy.broken(str(error))
     except Exception as error:  # A gate that fails must not open: fail closed, and say why.
-        return policy.broken(f"the gate failed: {type(error).__name__}: {error}")
+        return policy.broken(_failure(error))
 
 
 class StreamGate:
@@ -89,7 +86,7 @@ class StreamGate:
         self._policy = policy
         self._judgement: Judgement | None = None
         try:
-            self._watch = _Watch(policy, vocabulary, context, scope, attempt)
+            self._watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
         except UnreadableError as error:
             self._judgement = policy.broken(str(error))
         self._columns = tuple(column.token for column in vocabulary.vocabulary.columns)
@@ -119,8 +116,7 @@ class StreamGate:
             except UnreadableError as error:
                 self._judgement = self._policy.broken(str(error))
             except Exception as error:  # A gate that fails must not open, as in decide.
-                reason = f"the gate failed: {type(error).__name__}: {error}"
-                self._judgement = self._policy.broken(reason)
+                self._judgement = self._policy.broken(_failure(error))
         return self._judgement
 
     @property
@@ -139,6 +135,21 @@ class StreamGate:
     def readings(self) -> Readings:
         """The readings that are made along the tokens, so far; none where the gate is broken."""
         return {} if isinstance(self._judgement, Broken) else self._watch.readings()
+
+    def finish(self, evidence: Evidence) -> Judgement:
+        """The judgement of the finished thought, the one that :func:`decide` gives.
+
+        ``evidence`` is :meth:`evidence`, with what was added to it: the posterior's terms, or why
+        the thought was broken off. What was read along the tokens is not read a second time.
+        """
+        if self._judgement is None:
+            try:
+                self._judgement = self._watch.finish(evidence)
+            except UnreadableError as error:
+                self._judgement = self._policy.broken(str(error))
+            except Exception as error:  # A gate that fails must not open, as in decide.
+                self._judgement = self._policy.broken(_failure(error))
+        return self._judgement
 
     def evidence(self) -> Evidence:
         """What was read so far, the token that decided included."""
@@ -202,128 +213,9 @@ class StreamGate:
         return self._row.pack(*[math.nan] * (1 + width)), blank, fault
 
 
+def _failure(error: Exception) -> str:
+    return f"the gate failed: {type(error).__name__}: {error}"
+
+
 def _count(values: Sequence[float] | None) -> str:
     return "none" if values is None else str(len(values))
-
-
-class _Watch:
-    """A meter and the rules that are in force for one thought."""
-
-    def __init__(
-        self,
-        policy: Policy,
-        vocabulary: BoundVocabulary,
-        context: str | None,
-        scope: Scope,
-        attempt: int,
-    ) -> None:
-        self.layout = Layout.of(vocabulary)
-        self._meter = Meter(self.layout)
-        self._calibrations = policy.calibrations
-        self._rules: list[tuple[int, Rule, Action]] = []
-        self._stops: list[tuple[list[float], int, float, Calibration | None]] = []
-        self._weighed: set[str] = set()
-        """Tags whose posterior a rule reads."""
-        self._convicting: list[tuple[str, float, Calibration | None]] = []
-        """Tag, threshold and map of each rule that stops the thought by a posterior."""
-        for index, rule in enumerate(policy.rules_for(context)):
-            if rule.scope == "action" and scope != "action":
-                continue
-            spent = rule.action is Action.RESAMPLE and attempt >= rule.retries
-            action = Action.PRUNE if spent else rule.action
-            self._rules.append((index, rule, action))
-            self._arm(rule, action)
-
-    def _arm(self, rule: Rule, action: Action) -> None:
-        if rule.tag not in self.layout.tags:
-            raise UnreadableError(f"rule '{rule}': the model has no tag {rule.tag!r}")
-        tag = self.layout.tags.index(rule.tag)
-        calibration = None
-        reading = rule.reading
-        if reading is Reading.CALIBRATED:
-            calibration = self._calibrations[rule.tag]
-            reading = calibration.of
-        if not self.layout.readable[tag] >= {rule.reading, reading}:
-            raise UnreadableError(f"rule '{rule}': {reading} cannot be read in this tag's scheme")
-        if reading is Reading.POSTERIOR:
-            self._weighed.add(rule.tag)
-            if not action.keeps:
-                self._convicting.append((rule.tag, rule.at, calibration))
-        if reading.streams and not action.keeps:
-            self._stops.append((self._meter.values[reading], tag, rule.at, calibration))
-
-    def step(
-        self,
-        token: int,
-        chosen: float,
-        belief: Sequence[float],
-        sampler: Sequence[float] | None,
-        start: Start | Literal["unsaid"] | None,
-    ) -> Verdict | None:
-        """Take one token; the verdict when a rule was reached that stops the thought."""
-        self._meter.step(token, chosen, belief, sampler, start)
-        for values, tag, at, calibration in self._stops:
-            score = values[tag]
-            if (score if calibration is None else calibration.apply(score)) >= at:
-                return self._verdict(self._meter.readings(self._calibrations))
-        return None
-
-    @property
-    def weighs(self) -> bool:
-        """Whether a rule that stops the thought reads a posterior."""
-        return bool(self._convicting)
-
-    def convicts(self, sentence: SentenceScore) -> bool:
-        """Whether the posterior of one sentence stops the thought, or cannot be read."""
-        try:
-            check_sentences((sentence,), [tag for tag, _, _ in self._convicting], sentence.end)
-        except UnreadableError:
-            return True
-        found = posteriors(sentence)
-        return any(
-            (found[tag] if calibration is None else calibration.apply(found[tag])) >= at
-            for tag, at, calibration in self._convicting
-        )
-
-    def readings(self) -> Readings:
-        """The scores of the readings that stream, so far."""
-        return self._meter.readings(self._calibrations)
-
-    def finish(self, evidence: Evidence) -> Verdict:
-        """The verdict on the finished thought."""
-        if evidence.fault is not None:
-            raise UnreadableError(evidence.fault)
-        tokens = len(evidence.token_ids)
-        if not tokens:
-            raise UnreadableError("no token was generated, so there is nothing to judge by")
-        if self._weighed and not evidence.weighed:
-            raise UnreadableError("a rule reads the posterior, and its terms were never made")
-        check_sentences(evidence.sentences, sorted(self._weighed), tokens)
-        return self._verdict(self._meter.readings(self._calibrations, evidence))
-
-    def _verdict(self, readings: Readings) -> Verdict:
-        crossings: list[Crossing] = []
-        for index, rule, action in self._rules:
-            score = readings[rule.tag].get(rule.reading)
-            if score is not None and score.value >= rule.at:
-                crossings.append(
-                    Crossing(
-                        rule=index,
-                        tag=rule.tag,
-                        reading=rule.reading.value,
-                        score=score.value,
-                        threshold=rule.at,
-                        action=action,
-                        start=score.start,
-                        end=score.end,
-                    )
-                )
-        crossings.sort(key=lambda crossing: -crossing.action.strength)
-        return Verdict(
-            action=crossings[0].action if crossings else Action.ALLOW,
-            crossings=tuple(crossings),
-            scores={
-                tag: {reading.value: score.value for reading, score in scores.items()}
-                for tag, scores in readings.items()
-            },
-        )

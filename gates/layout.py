@@ -18,6 +18,8 @@ class Layout:
     tags: tuple[str, ...]
     readable: tuple[frozenset[Reading], ...]
     columns: tuple[str, ...]
+    plain: bool
+    """Whether tags and columns are the same thing."""
     own: tuple[tuple[int, ...], ...]
     """Per tag, the columns of its opening tokens (one per band)."""
     twins: tuple[tuple[int, ...], ...]
@@ -37,11 +39,6 @@ class Layout:
 
     Closing tokens stand first, then prefix tokens in the vocabulary's order, then all others.
     """
-
-    @property
-    def plain(self) -> bool:
-        """Whether tags and columns are the same thing."""
-        return self.own == tuple((index,) for index in range(len(self.columns)))
 
     @property
     def prefixed(self) -> bool:
@@ -86,6 +83,7 @@ class Layout:
             tags=tuple(tag.name for tag in tags),
             readable=tuple(READABLE[tag.scheme] for tag in tags),
             columns=tuple(column.token for column in columns),
+            plain=tuple(own.values()) == tuple((index,) for index in range(len(columns))),
             own=tuple(own.values()),
             twins=tuple(twins(tag) for tag in tags),
             gains=tuple(1 / (tag.rate or 1.0) for tag in tags),

@@ -1,5 +1,6 @@
 """A policy: which controls the tags get while decoding, and which readings cut a thought."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -84,7 +85,7 @@ class Policy(FrozenModel):
         except PolicyError as error:
             raise error.placed(self._places) from None
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: what the ledger binds every verdict to."""
         return digest(self.model_dump(mode="json"))

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from .vocabulary import Scheme
 
-__all__ = ["READABLE", "Reading"]
+__all__ = ["READABLE", "STREAMING", "Reading"]
 
 
 class Reading(StrEnum):
@@ -33,8 +33,11 @@ class Reading(StrEnum):
     @property
     def streams(self) -> bool:
         """Whether it can only rise along the tokens, so that a crossing may cut at once."""
-        return self in (Reading.PEAK, Reading.OPENED, Reading.CUSUM, Reading.EMITTED)
+        return self in STREAMING
 
+
+STREAMING = (Reading.PEAK, Reading.OPENED, Reading.CUSUM, Reading.EMITTED)
+"""What is read along the tokens, in the order in which verdicts show it."""
 
 _ALONG_THE_PATH = frozenset(Reading) - {Reading.POSTERIOR}
 

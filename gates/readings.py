@@ -3,8 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from .errors import UnreadableError
 from .evidence import Evidence
 from .layout import Layout
 from .posterior import check_sentences, posteriors
-from .reading import Reading
+from .reading import STREAMING, Reading
 from .sentences import Start
 from .vocabulary import BoundVocabulary
 
@@ -32,8 +31,7 @@ _THIN = 1e-6
 """Mass of a prefix tag and its good twin below which their ratio is noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(NamedTuple):
     """One reading of one tag, with the tokens it speaks of (``end`` is one past the last)."""
 
     value: float
@@ -68,9 +66,7 @@ class Meter:
         count = len(layout.tags)
         self.layout = layout
         self.tokens = 0
-        self.values: dict[Reading, list[float]] = {
-            reading: [0.0] * count for reading in Reading if reading.streams
-        }
+        self.values: dict[Reading, list[float]] = {reading: [0.0] * count for reading in STREAMING}
         """Per streaming reading, its value so far for each tag."""
         self._spans = {reading: [(0, 0)] * count for reading in self.values}
         self._plain = layout.plain

@@ -170,6 +170,12 @@ class Vocabulary(_Frozen):
         """SHA-256 of the canonical JSON."""
         return digest(self.model_dump(mode="json"))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def bind(self, encode: Callable[[str], Sequence[int]]) -> "BoundVocabulary":
         """Resolve every tag to its token id with the tokenizer's ``encode`` (specials enabled).
 
@@ -202,7 +208,7 @@ class BoundVocabulary:
     ids: dict[str, int]
 
     def __hash__(self) -> int:
-        return hash((self.vocabulary.name, len(self.ids)))
+        return hash(self.vocabulary)
 
     @property
     def column_ids(self) -> list[int]:

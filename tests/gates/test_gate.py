@@ -80,6 +80,7 @@ def test_the_streamed_verdict_is_the_decision_on_the_stored_evidence(
     stored = Evidence.from_bytes(gate.evidence().to_bytes())
     assert len(stored.token_ids) == taken
     replayed = decide(made, stored, spans, scope=scope, attempt=attempt)
+    assert repr(gate.finish(stored)) == repr(replayed), "the end is the same too"
     if streamed is None:
         assert isinstance(replayed, Verdict)
         assert "rate" in replayed.scores["deceit"], "judged as a finished thought"

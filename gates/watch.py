@@ -1,0 +1,187 @@
+"""One thought under the rules that are in force for it, read token by token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, Self
+
+from .calibration import Calibration
+from .errors import UnreadableError
+from .evidence import Evidence, SentenceScore
+from .layout import Layout
+from .policy import Policy
+from .posterior import check_sentences, posteriors
+from .reading import Reading
+from .readings import Meter, Readings
+from .rule import Rule, Scope
+from .sentences import Start
+from .verdict import Action, Crossing, Verdict
+from .vocabulary import BoundVocabulary
+
+__all__ = ["InForce", "Watch"]
+
+
+class _Stop(NamedTuple):
+    """A rule that stops the thought, as it is looked at after every token."""
+
+    reading: Reading
+    tag: int
+    at: float
+    calibration: Calibration | None
+
+
+class _Conviction(NamedTuple):
+    """A rule that stops the thought by a posterior."""
+
+    tag: str
+    at: float
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The rules of a policy that hold for one thought, compiled for a model's vocabulary."""
+
+    layout: Layout
+    calibrations: Mapping[str, Calibration]
+    rules: tuple[tuple[int, Rule, Action], ...]
+    """Number, rule, and what it comes to: a ``resample`` without retries left prunes."""
+    stops: tuple[_Stop, ...]
+    convicting: tuple[_Conviction, ...]
+    weighed: tuple[str, ...]
+    """Tags whose posterior a rule reads, sorted."""
+
+    @classmethod
+    @lru_cache(maxsize=128)
+    def of(
+        cls,
+        policy: Policy,
+        vocabulary: BoundVocabulary,
+        context: str | None,
+        scope: Scope,
+        attempt: int,
+    ) -> Self:
+        """Raises :class:`UnreadableError` for a rule that the model's tags cannot answer."""
+        layout = Layout.of(vocabulary)
+        rules: list[tuple[int, Rule, Action]] = []
+        stops: list[_Stop] = []
+        convicting: list[_Conviction] = []
+        weighed: set[str] = set()
+        for index, rule in enumerate(policy.rules_for(context)):
+            if rule.scope == "action" and scope != "action":
+                continue
+            if rule.tag not in layout.tags:
+                raise UnreadableError(f"rule '{rule}': the model has no tag {rule.tag!r}")
+            spent = rule.action is Action.RESAMPLE and attempt >= rule.retries
+            action = Action.PRUNE if spent else rule.action
+            rules.append((index, rule, action))
+            tag, raw = layout.tags.index(rule.tag), policy.raw(rule)
+            if not layout.readable[tag] >= {rule.reading, raw}:
+                raise UnreadableError(f"rule '{rule}': {raw} cannot be read in this tag's scheme")
+            calibrated = rule.reading is Reading.CALIBRATED
+            calibration = policy.calibrations[rule.tag] if calibrated else None
+            if raw is Reading.POSTERIOR:
+                weighed.add(rule.tag)
+                if not action.keeps:
+                    convicting.append(_Conviction(rule.tag, rule.at, calibration))
+            if raw.streams and not action.keeps:
+                stops.append(_Stop(raw, tag, rule.at, calibration))
+        return cls(
+            layout=layout,
+            calibrations=policy.calibrations,
+            rules=tuple(rules),
+            stops=tuple(stops),
+            convicting=tuple(convicting),
+            weighed=tuple(sorted(weighed)),
+        )
+
+
+class Watch:
+    """A meter and the rules that are in force for one thought."""
+
+    def __init__(self, rules: InForce) -> None:
+        self.layout = rules.layout
+        self._rules = rules
+        self._meter = Meter(rules.layout)
+        # Where each rule that stops the thought finds its number: lists that the meter writes.
+        self._stops = [
+            (self._meter.values[reading], tag, at, calibration)
+            for reading, tag, at, calibration in rules.stops
+        ]
+
+    def step(
+        self,
+        token: int,
+        chosen: float,
+        belief: Sequence[float],
+        sampler: Sequence[float] | None,
+        start: Start | Literal["unsaid"] | None,
+    ) -> Verdict | None:
+        """Take one token; the verdict when a rule was reached that stops the thought."""
+        self._meter.step(token, chosen, belief, sampler, start)
+        for values, tag, at, calibration in self._stops:
+            score = values[tag]
+            if (score if calibration is None else calibration.apply(score)) >= at:
+                return self._verdict(self.readings())
+        return None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether a rule that stops the thought reads a posterior."""
+        return bool(self._rules.convicting)
+
+    def convicts(self, sentence: SentenceScore) -> bool:
+        """Whether the posterior of one sentence stops the thought, or cannot be read."""
+        convicting = self._rules.convicting
+        try:
+            check_sentences((sentence,), [rule.tag for rule in convicting], sentence.end)
+        except UnreadableError:
+            return True
+        found = posteriors(sentence)
+        return any(
+            (found[tag] if calibration is None else calibration.apply(found[tag])) >= at
+            for tag, at, calibration in convicting
+        )
+
+    def readings(self) -> Readings:
+        """The scores of the readings that stream, so far."""
+        return self._meter.readings(self._rules.calibrations)
+
+    def finish(self, evidence: Evidence) -> Verdict:
+        """The verdict on the finished thought. Raises :class:`UnreadableError`."""
+        if evidence.fault is not None:
+            raise UnreadableError(evidence.fault)
+        tokens = len(evidence.token_ids)
+        if not tokens:
+            raise UnreadableError("no token was generated, so there is nothing to judge by")
+        if self._rules.weighed and not evidence.weighed:
+            raise UnreadableError("a rule reads the posterior, and its terms were never made")
+        check_sentences(evidence.sentences, self._rules.weighed, tokens)
+        return self._verdict(self._meter.readings(self._rules.calibrations, evidence))
+
+    def _verdict(self, readings: Readings) -> Verdict:
+        crossings: list[Crossing] = []
+        for index, rule, action in self._rules.rules:
+            score = readings[rule.tag].get(rule.reading)
+            if score is not None and score.value >= rule.at:
+                crossings.append(
+                    Crossing(
+                        rule=index,
+                        tag=rule.tag,
+                        reading=rule.reading.value,
+                        score=score.value,
+                        threshold=rule.at,
+                        action=action,
+                        start=score.start,
+                        end=score.end,
+                    )
+                )
+        crossings.sort(key=lambda crossing: -crossing.action.strength)
+        return Verdict(
+            action=crossings[0].action if crossings else Action.ALLOW,
+            crossings=tuple(crossings),
+            scores={
+                tag: {reading.value: score.value for reading, score in scores.items()}
+                for tag, scores in readings.items()
+            },
+        )
