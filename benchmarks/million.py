@@ -89,12 +89,13 @@ class _Gathering:
     def put(self, append: Append, *, wait: bool) -> None:
         """Keep one append's rows."""
         self.rows[tables.event].append(append.event)
-        for table, row in append.rows:
-            if table is tables.policy:
-                if row[0] in self.policies:
-                    continue
-                self.policies.add(row[0])
-            self.rows[table].append(tuple(row))
+        for table, several in append.rows.items():
+            for row in several:
+                if table is tables.policy:
+                    if row[0] in self.policies:
+                        continue
+                    self.policies.add(row[0])
+                self.rows[table].append(tuple(row))
 
 
 class _Texts:

@@ -84,7 +84,7 @@ class Appender:
         latency_s: float | None = None,
         blobs: Mapping[str, Blob] = MappingProxyType({}),
         at: str | None = None,
-        rows: Sequence[tuple[sa.Table, Row]] = (),
+        rows: Mapping[sa.Table, Sequence[Row]] = MappingProxyType({}),
         emptied: Sequence[str] = (),
         wait: bool = True,
         text: str | None = None,
@@ -115,14 +115,18 @@ class Appender:
                 "prev_hash": self._head,
             }
             event["hash"] = event_hash(event)
-            more: list[tuple[sa.Table, Row]] = [(tables.blob, blob) for blob in blobs.values()]
-            more += rows
-            more += self._derived(kind, event, body, blobs)
+            size = len(text)
+            for blob in blobs.values():
+                size += len(blob.content)
             append = Append(
                 self._lane,
                 tuple(event.values()),
-                more,
-                len(text) + sum(len(blob.content) for blob in blobs.values()),
+                {
+                    tables.blob: list(blobs.values()),
+                    **rows,
+                    **self._derived(kind, event, body, blobs),
+                },
+                size,
                 changes(event, body) if kind in CHANGING else (),
                 emptied,
             )
@@ -156,7 +160,7 @@ class Appender:
         event: Mapping[str, Any],
         body: Mapping[str, Any],
         blobs: Mapping[str, Blob],
-    ) -> list[tuple[sa.Table, Row]]:
+    ) -> Mapping[sa.Table, Sequence[Row]]:
         if kind in (EventKind.JUDGED, EventKind.PLACED):
             if event["thought_id"] in self._thoughts:
                 raise LedgerError(
@@ -167,14 +171,13 @@ class Appender:
             text = blobs["text"].content.decode()
             evidence = blobs["evidence"].digest if "evidence" in blobs else None
             thought = thought_row(event, body, self._agent, text, value, evidence)
-            scores = tag_score_rows(event, body)
-            return [(tables.thought, thought), *((tables.tag_score, score) for score in scores)]
+            return {tables.thought: [thought], tables.tag_score: tag_score_rows(event, body)}
         if kind is EventKind.DECIDED:
-            return [(tables.decision, decision_row(event, body))]
+            return {tables.decision: [decision_row(event, body)]}
         if kind is EventKind.ERASED:
             run, seq, at = event["run_id"], event["seq"], event["at"]
-            return [(tables.erasure, (each, run, seq, at)) for each in body["blobs"]]
-        return []
+            return {tables.erasure: [(each, run, seq, at) for each in body["blobs"]]}
+        return {}
 
     def _follow(self, kind: EventKind, thought: str | None, body: Mapping[str, Any]) -> None:
         """Keep in mind what the next events depend on."""

@@ -78,10 +78,10 @@ class RunLog(Appender):
             body,
             blobs=blobs,
             at=at,
-            rows=[
-                (tables.policy, (start.policy.digest, start.policy.name, policy)),
-                (tables.run, tuple(run[column.name] for column in tables.run.c)),
-            ],
+            rows={
+                tables.policy: [(start.policy.digest, start.policy.name, policy)],
+                tables.run: [tuple(run[column.name] for column in tables.run.c)],
+            },
         )
 
     async def resumed(self, start: RunStart, reason: str, *, by: str = "runtime") -> None:

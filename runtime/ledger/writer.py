@@ -78,8 +78,8 @@ class Append:
     lane: Lane
     event: tuple[Any, ...]
     """With the columns of its table, in order."""
-    rows: Sequence[tuple[sa.Table, tuple[Any, ...]]]
-    """What else it adds."""
+    rows: Mapping[sa.Table, Sequence[tuple[Any, ...]]]
+    """What else it adds, by table."""
     size: int
     """Bytes, nearly."""
     changes: Sequence[Change] = ()
@@ -117,6 +117,8 @@ class Writer:
         self._closed = False
         self._rounds = 0
         """Event loops that have not yet let run everybody whom the last commit woke."""
+        self._expected = 0
+        """So many of whom it woke have not appended again and waited."""
         self._round_s = 0.0
         """How long that takes, and what a commit takes: running means."""
         self._commit_s = 0.0
@@ -157,8 +159,10 @@ class Writer:
             self._queue.append(append)
             self._bytes += append.size
             self._hurry = self._hurry or wait
+            if wait:
+                self._expected -= 1
             # Once for what comes together, and once for the first that nobody waits for.
-            if self._asleep and (wait or len(self._queue) == 1):
+            if self._asleep and (self._complete if wait else len(self._queue) == 1):
                 self._asleep = False
                 self._state.notify()
         return append.done
@@ -216,19 +220,14 @@ class Writer:
     def _take(self) -> list[Append]:
         """All that waits, as soon as somebody waits for it; nothing when closed or idle."""
         with self._state:
-            while not self._hurry and not self._closed:
-                lies = bool(self._queue)
-                self._asleep = True
-                timely = self._state.wait(_LINGER_S if lies or self._behind else None)
-                self._asleep = False
-                if not timely:
+            until = time.monotonic() + min(self._commit_s, _LONGEST_ROUND_S)
+            while not (self._hurry and self._complete) and not self._closed:
+                if self._rounds:
+                    left = until - time.monotonic()
+                    if left <= 0 or not self._sleep(left):
+                        self._rounds = 0  # a loop that is busy, or closed for good
+                elif not self._sleep(_LINGER_S if self._queue or self._behind else None):
                     break
-            # Who was just woken will soon be back. Where a commit takes longer than their round,
-            # it pays to take them along; where not, they had better work while this one is made.
-            worth = self._commit_s > self._round_s and len(self._queue) < _BATCH
-            patience = min(self._commit_s, _LONGEST_ROUND_S)
-            if worth and not self._state.wait_for(lambda: not self._rounds, patience):
-                self._rounds = 0  # a loop that is busy, or closed for good
             batch: list[Append] = []
             while self._queue and len(batch) < _BATCH:
                 batch.append(self._queue.popleft())
@@ -236,6 +235,27 @@ class Writer:
             self._hurry = self._hurry and bool(self._queue)
             self._in_flight = len(batch)
             return batch
+
+    def _sleep(self, seconds: float | None) -> bool:
+        """Whether somebody woke this thread before so many seconds had passed."""
+        self._asleep = True
+        timely = self._state.wait(seconds)
+        self._asleep = False
+        return timely
+
+    @property
+    def _complete(self) -> bool:
+        """Whether nobody is worth waiting for.
+
+        Who was just woken will soon be back. Where a commit takes longer than their round, it pays
+        to take them along; where not, they had better work while this one is made.
+        """
+        return (
+            not self._rounds
+            or self._expected <= 0
+            or self._commit_s <= self._round_s
+            or len(self._queue) >= _BATCH
+        )
 
     def _index(self) -> None:
         """Bring the full-text index a little nearer to what was committed."""
@@ -331,9 +351,10 @@ class Writer:
                 loops.setdefault(append.done.get_loop(), []).append(end)
         for room in rooms:
             loops.setdefault(room.get_loop(), []).append((room, None))
+        with self._state:
+            self._rounds += len(loops)
+            self._expected = sum(map(len, loops.values()))
         for loop, ends in loops.items():
-            with self._state:
-                self._rounds += 1
             try:
                 loop.call_soon_threadsafe(self._begin_round, loop, ends, time.perf_counter())
             except RuntimeError:  # that loop is closed, so nobody waits there any more
@@ -357,7 +378,8 @@ class Writer:
         with self._state:
             self._rounds = max(0, self._rounds - 1)
             self._round_s += _SHARE * (time.perf_counter() - began - self._round_s)
-            if not self._rounds:
+            if not self._rounds and self._hurry and self._asleep:
+                self._asleep = False
                 self._state.notify()
 
     def _open(self) -> Door:
@@ -424,8 +446,8 @@ def _check_ends(opened: Door, appends: Iterable[Append]) -> None:
 def _insert(opened: Door, appends: Sequence[Append]) -> None:
     rows: Rows = {tables.event: [append.event for append in appends]}
     for append in appends:
-        for table, row in append.rows:
-            rows.setdefault(table, []).append(row)
+        for table, several in append.rows.items():
+            rows.setdefault(table, []).extend(several)
     if tables.policy in rows:
         rows[tables.policy] = list({row[0]: row for row in rows[tables.policy]}.values())
     opened.insert(rows)
