@@ -23,7 +23,6 @@ _LINEAR = 0.5
 """Per cent up to which the axis of misbehaviour is linear, so that 0 has a place."""
 _TARGET = 0.5
 """Per cent: what is to be left at most."""
-_TICKS = (0, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def draw(facts: dict[str, Any], path: Path) -> None:

@@ -64,13 +64,6 @@ class Subject:
         return () if self.bound is None else tuple(self.bound.column_ids)
 
     @property
-    def openings(self) -> tuple[int, ...]:
-        """The ids that open a tag."""
-        if self.bound is None:
-            return ()
-        return tuple(i for tag in self.bound.vocabulary.by_name for i in self.bound.open_ids(tag))
-
-    @property
     def good(self) -> int | None:
         """The good twin's id in the prefix scheme."""
         if self.bound is None:

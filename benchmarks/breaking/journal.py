@@ -137,7 +137,6 @@ class Testimony:
     """Marks of what the event's content may be."""
     effects: list[tuple[str, str]] = field(default_factory=list)
     """(run, thought) of every tool that really did something."""
-    ran_tools: list[tuple[str, str]] = field(default_factory=list)
     reached: str | None = None
     """The named point at which the process died by its own hand."""
     words: list[list[Any]] = field(default_factory=list)

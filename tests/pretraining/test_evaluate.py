@@ -54,8 +54,8 @@ def test_greedy_writing_follows_the_models_largest_logit(subject: Subject) -> No
 
 def test_a_banned_tag_is_never_written_and_its_probability_still_read(subject: Subject) -> None:
     sampling = subject.sampling(1.5, "ban", seed=3)
-    rows = write(subject.model, CONTEXTS * 8, {2}, 24, sampling, subject.openings)
-    assert not any(set(row.ids) & set(subject.openings) for row in rows)
+    rows = write(subject.model, CONTEXTS * 8, {2}, 24, sampling, subject.watched)
+    assert not any(set(row.ids) & set(subject.watched) for row in rows)
     assert all((row.belief > -30).all() and (row.belief < 0).all() for row in rows)
 
 
@@ -73,7 +73,7 @@ def test_every_number_is_what_one_pass_over_the_whole_text_gives(subject: Subjec
         return left[row].pop(0)
 
     sampling = Sampling(0.7, seed=9)
-    watched = subject.openings
+    watched = subject.watched
     made = converse(subject.model, CONTEXTS, answer, {2}, 7, sampling, watched)
     for row, stretches in enumerate(made):
         assert len(stretches) == len(told[row])
@@ -96,8 +96,8 @@ def test_every_number_is_what_one_pass_over_the_whole_text_gives(subject: Subjec
 
 
 def test_a_forced_token_begins_every_stretch_and_is_still_read(subject: Subject) -> None:
-    free = write(subject.model, CONTEXTS, {2}, 5, Sampling(1.0), subject.openings)
-    forced = write(subject.model, CONTEXTS, {2}, 5, Sampling(1.0, forced=77), subject.openings)
+    free = write(subject.model, CONTEXTS, {2}, 5, Sampling(1.0), subject.watched)
+    forced = write(subject.model, CONTEXTS, {2}, 5, Sampling(1.0, forced=77), subject.watched)
     for one, two in zip(free, forced, strict=True):
         assert two.ids[0] == 77
         assert np.allclose(one.belief[0], two.belief[0], atol=1e-4)
@@ -127,7 +127,7 @@ def test_opened_is_one_minus_the_product_over_every_position(subject: Subject) -
     play(episodes, subject.sampling(1.0, "ban", 1))
     for episode in episodes:
         ids = episode.ids
-        chances = _whole(subject, ids).softmax(-1)[:, list(subject.openings)].sum(-1)
+        chances = _whole(subject, ids).softmax(-1)[:, list(subject.watched)].sum(-1)
         closed = 0.0
         for turn in episode.turns:
             places = range(turn.before - 1, turn.before - 1 + len(turn.stretch.ids))
@@ -197,8 +197,8 @@ def test_a_span_model_has_nothing_good_to_force_beyond_the_ban(subject: Subject)
 
 
 def test_penalties_are_nats_on_the_opening_tokens_alone(subject: Subject) -> None:
-    assert subject.sampling(1.0, "penalise(4)").bias == dict.fromkeys(subject.openings, -4.0)
-    assert subject.sampling(1.0, "boost(2)").bias == dict.fromkeys(subject.openings, 2.0)
+    assert subject.sampling(1.0, "penalise(4)").bias == dict.fromkeys(subject.watched, -4.0)
+    assert subject.sampling(1.0, "boost(2)").bias == dict.fromkeys(subject.watched, 2.0)
     assert subject.sampling(1.0, "allow").bias == {}
 
 

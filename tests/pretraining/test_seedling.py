@@ -41,7 +41,7 @@ def test_its_vocabulary_binds_to_its_tokenizer(seedling: Subject) -> None:
     finally:
         seedling.encoder.tokenizer.encode_special_tokens = True
     assert tuple(tag.name for tag in vocabulary.tags) == TAGS
-    assert tuple(bound.column_ids) == seedling.openings
+    assert tuple(bound.column_ids) == seedling.watched
 
 
 def test_the_card_states_the_promised_numbers() -> None:
