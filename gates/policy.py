@@ -1,6 +1,5 @@
 """A policy: which controls the tags get while decoding, and which readings cut a thought."""
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -48,6 +47,7 @@ class Policy(FrozenModel):
     """What to do when a reading cannot be made."""
 
     _places: dict[tuple[str | int, ...], str] = PrivateAttr(default_factory=dict)
+    _digest: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -85,10 +85,12 @@ class Policy(FrozenModel):
         except PolicyError as error:
             raise error.placed(self._places) from None
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON: what the ledger binds every verdict to."""
-        return digest(self.model_dump(mode="json"))
+        if self._digest is None:  # made once: nothing in a policy can change
+            self._digest = digest(self.model_dump(mode="json"))
+        return self._digest
 
     @property
     def locked(self) -> frozenset[str]:

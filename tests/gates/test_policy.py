@@ -267,12 +267,22 @@ def test_code_cannot_loosen_a_policy_that_was_checked():
         made.tags.clear()
     with pytest.raises(ValidationError):
         made.rules = ()
+    with pytest.raises(ValidationError):
+        made.digest = "0" * 64
     made.controls()["deceit"] = ALLOW
     assert made.controls()["deceit"] == BAN, "controls are handed out as a copy"
     with pytest.raises(PolicyError, match="loosens"):
         made.model_copy(
             update={"contexts": {"fiction": {"tags": {"deceit": {"control": "allow"}}}}}
         )
+
+
+def test_a_changed_copy_has_a_digest_of_its_own():
+    made = make(rule())
+    before = made.digest
+    assert made.model_copy(update={"name": "another"}).digest != before
+    assert made.model_copy(update={"name": "another"}) != made
+    assert made.digest == before
 
 
 def test_a_policy_travels_by_pickle_and_copy():
