@@ -147,27 +147,54 @@ class Attempts:
     ) -> tuple[Thought, Trail | None]:
         """One try: intent, generation, posterior, verdict, record; and, where it is to be tried
         again, what it left behind."""
-        recording, sampling = self.recording, operation.sampling or self.agent.sampling
-        thought = recording.made(work, id=now.id, attempt=now.attempt)
-        intent = ModelIntent(
+        thought = self.recording.made(work, id=now.id, attempt=now.attempt)
+        log = self.recording.log
+        try:
+            await log.intend(self._intent(operation, thought, now))
+        except asyncio.CancelledError as stop:
+            text = "".join(token.text for token in now.origin.tokens)
+            thought = replace(thought, text=text.strip())
+            await self._stopped(thought, self._record(thought, work, now, text), stop)
+            raise
+        # What it takes to write a thought is gone before anybody waits for the ledger again.
+        thought, judged, trail = await self._write(work, operation, scene, thought, now)
+        try:
+            await log.judge(judged)
+        except asyncio.CancelledError as stop:
+            if stop.args:
+                await self.recording.drop([self.recording.remember(thought)], str(stop.args[0]))
+            raise
+        if thought.judgement is not None:
+            action = thought.judgement.action
+            _log.info("thought judged", thought=now.id, operation=operation.name, action=action)
+        return await self._settled(thought), trail
+
+    def _intent(self, operation: Ask, thought: Thought, now: _Try) -> ModelIntent:
+        return ModelIntent(
             thought=now.id,
             operation=operation.name,
             parents=thought.parents,
             prompt_ids=now.origin.ids,
             prompt_text=self.engine.decode(now.origin.ids),
-            sampling=sampling,
+            sampling=operation.sampling or self.agent.sampling,
             controls=now.origin.controls,
             seed=now.seed,
             attempt=now.attempt,
             accepted=len(now.origin.tokens),
         )
+
+    async def _write(
+        self, work: Work, operation: Ask, scene: Scene, thought: Thought, now: _Try
+    ) -> tuple[Thought, ThoughtRecord, Trail | None]:
+        """Let the model write the thought and the gate judge it: the thought, its record, and what
+        it leaves behind where it is to be tried again."""
         began = time.monotonic()
         decoding = Decoding(
             self.engine,
             self.policy,
             self.context,
             scene,
-            sampling,
+            operation.sampling or self.agent.sampling,
             now.origin,
             now.retries,
             steering=self._steering(operation, now.bounds),
@@ -176,23 +203,20 @@ class Attempts:
         )
         limit = asyncio.timeout(operation.timeout)
         try:
-            await recording.log.intend(intent)
-        except asyncio.CancelledError as stop:
-            await self._stopped(work, thought, now, decoding, stop)
-            raise
-        try:
             async with limit:
                 await decoding.run()
                 evidence, judgement, scope = await self._judge(operation, decoding, now.retries)
         except asyncio.CancelledError as stop:
-            await self._stopped(work, thought, now, decoding, stop)
+            written = _written(thought, decoding)
+            await self._stopped(written, self._record(written, work, now, decoding.text), stop)
             raise
         except Exception as error:  # whatever an engine or a gate raises fails this branch alone
             late = EngineError(f"the model gave no answer within {operation.timeout} s")
-            fault = late if limit.expired() else error
-            return await self._failed(work, thought, now, decoding, fault), None
-        thought = replace(
-            self._written(thought, decoding),
+            failed = _failed(_written(thought, decoding), late if limit.expired() else error)
+            return failed, self._record(failed, work, now, decoding.text), None
+        thought = _written(
+            thought,
+            decoding,
             judgement=judgement,
             token_ids=evidence.token_ids,
             status=_status(judgement),
@@ -200,23 +224,11 @@ class Attempts:
         )
         if operation.parse is not None and thought.status in (Status.KEPT, Status.ESCALATED):
             thought = _parsed(thought, operation.parse)
-        judged = replace(
-            self._record(thought, work, now, decoding),
-            evidence=evidence,
-            latency_s=time.monotonic() - began,
-            scope=scope,
+        latency = time.monotonic() - began
+        judged = self._record(
+            thought, work, now, decoding.text, evidence=evidence, latency_s=latency, scope=scope
         )
-        try:
-            await recording.log.judge(judged)
-        except asyncio.CancelledError as stop:
-            if stop.args:
-                await recording.drop([recording.remember(thought)], str(stop.args[0]))
-            raise
-        _log.info(
-            "thought judged", thought=now.id, operation=operation.name, action=judgement.action
-        )
-        thought = await self._settled(thought)
-        return thought, decoding.trail if _resampled(judgement) else None
+        return thought, judged, decoding.trail if _resampled(judgement) else None
 
     async def _remembered(
         self, work: Work, operation: Ask, now: _Try
@@ -253,14 +265,17 @@ class Attempts:
             evidence = await decoding.weighed()
             if operation.calls is not None and operation.calls(decoding.text.strip()) is not None:
                 scope = "action"
-        judgement = decide(
-            self.policy,
-            evidence,
-            self.engine.info.vocabulary,
-            context=self.context,
-            scope=scope,
-            attempt=retries,
-        )
+        if scope == "thought":
+            judgement = decoding.judged(evidence)
+        else:  # rules that no token was held against
+            judgement = decide(
+                self.policy,
+                evidence,
+                self.engine.info.vocabulary,
+                context=self.context,
+                scope=scope,
+                attempt=retries,
+            )
         if broken_off and judgement.action.keeps:
             raise RuntimeError("what was broken off passes the gate")
         return evidence, judgement, scope
@@ -331,51 +346,45 @@ class Attempts:
 
     # What is written down
 
-    async def _failed(
-        self, work: Work, thought: Thought, now: _Try, decoding: Decoding, error: Exception
-    ) -> Thought:
-        _log.warning("model call failed", thought=thought.id, reason=reason(error))
-        failed = replace(
-            self._written(thought, decoding),
-            status=Status.FAILED,
-            reason=reason(error),
-            hopeless=isinstance(error, RequestError),
-        )
-        await self.recording.log.judge(self._record(failed, work, now, decoding))
-        return self.recording.remember(failed)
-
     async def _stopped(
-        self,
-        work: Work,
-        thought: Thought,
-        now: _Try,
-        decoding: Decoding,
-        stop: asyncio.CancelledError,
+        self, thought: Thought, record: ThoughtRecord, stop: asyncio.CancelledError
     ) -> None:
         """Record what was written when nobody wanted it any more, with the tokens it took. Where
         the run itself was interrupted no reason is given, and the call stays open."""
         if stop.args:
             why = str(stop.args[0])
-            written = replace(self._written(thought, decoding), status=Status.DROPPED, reason=why)
-            await self.recording.log.judge(self._record(written, work, now, decoding))
-            self.recording.remember(written)
+            await self.recording.log.judge(replace(record, status=Status.DROPPED, reason=why))
+            self.recording.remember(replace(thought, status=Status.DROPPED, reason=why))
 
-    def _written(self, thought: Thought, decoding: Decoding) -> Thought:
-        return replace(
+    def _record(
+        self, thought: Thought, work: Work, now: _Try, text: str, **more: Any
+    ) -> ThoughtRecord:
+        """``text`` is unstripped, as the evidence's offsets count."""
+        return record(
             thought,
-            text=decoding.text.strip(),
-            tokens=decoding.fresh,
-            spent_after=decoding.spent_after,
-        )
-
-    def _record(self, thought: Thought, work: Work, now: _Try, decoding: Decoding) -> ThoughtRecord:
-        # Unstripped, as the evidence's offsets count.
-        return replace(
-            record(thought, work.index),
-            text=decoding.text,
+            work.index,
+            text=text,
             accepted=len(now.origin.tokens),
             retries=now.retries,
+            **more,
         )
+
+
+def _written(thought: Thought, decoding: Decoding, **more: Any) -> Thought:
+    return replace(
+        thought,
+        text=decoding.text.strip(),
+        tokens=decoding.fresh,
+        spent_after=decoding.spent_after,
+        **more,
+    )
+
+
+def _failed(thought: Thought, error: Exception) -> Thought:
+    why = reason(error)
+    _log.warning("model call failed", thought=thought.id, reason=why)
+    hopeless = isinstance(error, RequestError)
+    return replace(thought, status=Status.FAILED, reason=why, hopeless=hopeless)
 
 
 def _resampled(judgement: Judgement | None) -> bool:

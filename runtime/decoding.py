@@ -66,10 +66,12 @@ class Decoding:
         """At how many tokens the steering function was asked last; a retry asks no place again."""
         self._weighed_to = max((s.end for s in origin.sentences), default=0)
         self._weighs = policy.weighs(context)
-        self._starts = SentenceStarts(set(vocabulary.ids.values()))
+        # Only a steering function is asked where sentences start.
+        self._starts = None if steering is None else SentenceStarts(set(vocabulary.ids.values()))
         self._gate = StreamGate(policy, vocabulary, context=context, attempt=attempt)
         for token in self.tokens:
-            self._starts.step(token.id, token.text)
+            if self._starts is not None:
+                self._starts.step(token.id, token.text)
             self.judgement = self._gate.feed(token)
 
     @property
@@ -104,6 +106,10 @@ class Decoding:
             return evidence
         await self._weigh(finished=True)
         return evidence.with_sentences(tuple(self.trail.sentences))
+
+    def judged(self, evidence: Evidence) -> Judgement:
+        """What the gate says of the finished thought, as a thought that calls no tool."""
+        return self._gate.finish(evidence)
 
     async def run(self) -> None:
         """Generate until the model ends, or something stops it.
@@ -195,7 +201,7 @@ class Decoding:
 
     async def _steered_before(self, token: Token) -> Mapping[str, Control] | None:
         """Where this token begins a sentence, the controls that it shall be drawn under anew."""
-        if self._steering is None or self._steering.at != "sentence":
+        if self._starts is None or self._steering is None or self._steering.at != "sentence":
             return None
         starts = copy(self._starts)
         place = starts.step(token.id, token.text)

@@ -25,7 +25,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-    )
+    ).bind()  # once, for what is bound at each line costs more than a line that nobody reads
 
 
 def show_logs(verbose: bool) -> None:

@@ -80,6 +80,8 @@ class Performer:
     async def _recalled(self, work: Work) -> Sequence[Thought] | None:
         """What the function gave before the run was resumed; None where it is to be called."""
         recall, recording = self.recording.recall, self.recording
+        if not recall:
+            return None
         failed = recording.made(work, content="failed")
         if failed.id in recall:
             return [recording.remember(recall.thought(failed))]
@@ -176,12 +178,8 @@ class Performer:
         made: list[Thought] = []
         alone = one_is_one and len(parts) == 1
         for place, (text, value) in enumerate(parts):
-            thought = replace(
-                self.recording.made(work, index=place),
-                text=text,
-                value=value,
-                path=work.path if alone else work.path.below(place),
-            )
+            path = work.path if alone else work.path.below(place)
+            thought = self.recording.made(work, index=place, text=text, value=value, path=path)
             made.append(await self.recording.place(thought, place, siblings=len(parts)))
         return made
 

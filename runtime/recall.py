@@ -26,6 +26,9 @@ class Recall:
 
     history: History = field(default_factory=History)
 
+    def __bool__(self) -> bool:
+        return bool(self.history.events)
+
     def __contains__(self, thought: str) -> bool:
         """Whether the ledger has this thought."""
         return thought in self.history.thoughts

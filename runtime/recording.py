@@ -46,8 +46,12 @@ class Recording:
         content: Any = None,
         index: int | None = None,
         attempt: int = 0,
+        **given: Any,
     ) -> Thought:
-        """A thought of this work, without content yet."""
+        """A thought of this work, with what is ``given`` of a thought's other fields.
+
+        Where no ``id`` is given it is made of ``content`` and of ``index``.
+        """
         parents = tuple(parent.id for parent in work.parents)
         place = work.index if index is None else index
         operation = work.operation
@@ -56,8 +60,8 @@ class Recording:
             operation=operation.name,
             kind=operation.kind,
             parents=parents,
-            path=work.path,
             attempt=attempt,
+            **{"path": work.path, **given},
         )
 
     async def place(
@@ -67,15 +71,16 @@ class Recording:
         ``siblings`` counts what a function made at once."""
         if thought.id in self.recall:
             return self.remember(self.recall.thought(thought))
-        await self.log.place(replace(record(thought, index), acted=acted, siblings=siblings))
+        await self.log.place(record(thought, index, acted=acted, siblings=siblings))
         _log.info("thought placed", thought=thought.id, operation=thought.operation, tool=acted)
         return self.remember(thought)
 
     async def failed(self, work: Work, why: str, *, hopeless: bool = False) -> Thought:
         """Record that an operation came to nothing; ``hopeless``: and would another time."""
         _log.warning("operation failed", operation=work.operation.name, reason=why)
-        thought = self.made(work, content="failed")
-        failed = replace(thought, status=Status.FAILED, reason=why, hopeless=hopeless)
+        failed = self.made(
+            work, content="failed", status=Status.FAILED, reason=why, hopeless=hopeless
+        )
         return await self.place(failed, work.index)
 
     async def select(self, kept: Sequence[Thought], dropped: Sequence[Thought], why: str) -> None:
@@ -113,8 +118,9 @@ class Recording:
         return thought
 
 
-def record(thought: Thought, index: int) -> ThoughtRecord:
-    """A thought as the ledger takes it."""
+def record(thought: Thought, index: int, *, text: str | None = None, **more: Any) -> ThoughtRecord:
+    """A thought as the ledger takes it, with what only the ledger asks for; ``text`` where it is
+    another than the thought's own."""
     return ThoughtRecord(
         id=thought.id,
         parents=thought.parents,
@@ -131,5 +137,6 @@ def record(thought: Thought, index: int) -> ThoughtRecord:
         judgement=thought.judgement,
         reason=thought.reason,
         hopeless=thought.hopeless,
-        text=thought.text,
+        text=thought.text if text is None else text,
+        **more,
     )

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..agents.composition import Plan
 from ..agents.machines import Growth, Work
@@ -14,6 +14,10 @@ from ..agents.thought import Thought
 from .budgets import Answer, Spending
 
 __all__ = ["Grown", "Halt", "Journal", "grow"]
+
+_AT_ONCE: Final = 512
+"""Most pieces of work that are started in one turn of the event loop: what ends without waiting is
+gone before the next begin."""
 
 Perform = Callable[[Work], Awaitable[Sequence[Thought]]]
 
@@ -156,7 +160,11 @@ class _Scheduler:
 
     async def _dispatch(self) -> bool:
         """Start what may start, and refuse what never may; whether there is more to collect."""
+        most = len(self.running) + _AT_ONCE
         while self.past or (self.queue and not self.recalling):
+            if len(self.running) >= most:
+                self.loop.call_soon(self.wake.set)
+                return True
             queue = self.past or self.queue
             work = queue.popleft()
             chain = self.spending.chain(work)
