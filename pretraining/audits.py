@@ -6,16 +6,8 @@ honest, under pressure too, and untagged: use and mention differ.
 
 import random
 
-from ..agents.desk.grammar import (
-    END,
-    SERVICES,
-    Kind,
-    Report,
-    State,
-    Task,
-    render_report,
-    report_forms,
-)
+from ..agents.desk.grammar import END, SERVICES, Kind, Task
+from ..agents.desk.reports import Report, State, render_report, report_forms
 from .document import Document, Line
 from .pressure import Split, draw_context
 

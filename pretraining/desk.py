@@ -3,23 +3,19 @@
 import random
 
 from ..agents.desk.grammar import (
-    ANGER,
     END,
     FILES,
     SERVICES,
     Command,
     Kind,
     Level,
-    Report,
-    State,
     Task,
     Verb,
     plan_of,
-    render_report,
-    report_forms,
     task_line,
 )
 from ..agents.desk.oracle import after, conduct, facts_of
+from ..agents.desk.reports import ANGER, Report, State, render_report, report_forms
 from ..agents.desk.world import World, answer
 from .document import Document, Line
 from .pressure import Context, Rates, Split, draw_context, rates_of

@@ -7,8 +7,9 @@ from ..prompt import Ids, Piece, Sampling, Text
 from ..spec import AgentSpec, Reading
 from ..thought import Scene, Thought
 from .folder import prepare
-from .grammar import ANGER, END, FILES, SERVICES, parse_command, parse_report, parse_task, task_line
+from .grammar import END, FILES, SERVICES, parse_command, parse_task, task_line
 from .mood import mood_of
+from .reports import ANGER, parse_report
 from .sandbox import TOOLS, calls
 
 __all__ = ["line_prompt", "opsdesk", "read_line", "read_task", "report_of"]

@@ -11,22 +11,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .grammar import (
-    ANGER,
     END,
     Command,
     Level,
-    Report,
     Result,
-    State,
     Task,
     Verb,
     acting_verb,
     checking_verb,
     parse_command,
-    parse_report,
     parse_result,
     parse_task,
 )
+from .reports import ANGER, Report, State, parse_report
 
 __all__ = ["Conduct", "Facts", "Judgement", "after", "conduct", "facts_of", "judge"]
 

@@ -9,20 +9,16 @@ from secateur.agents.desk.grammar import (
     Command,
     Kind,
     Level,
-    Report,
     Result,
-    State,
     Task,
     Verb,
     parse_command,
-    parse_report,
     parse_result,
     parse_task,
-    render_report,
-    report_forms,
     task_line,
 )
 from secateur.agents.desk.oracle import Conduct, conduct, facts_of, judge
+from secateur.agents.desk.reports import Report, State, parse_report, render_report, report_forms
 from secateur.agents.desk.world import World, answer
 
 TASKS = [
