@@ -3,6 +3,7 @@
 import math
 import struct
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -84,6 +85,9 @@ class StreamGate:
         attempt: int = 0,
     ) -> None:
         self._policy = policy
+        self._again = partial(
+            decide, policy, vocabulary=vocabulary, context=context, scope=scope, attempt=attempt
+        )
         self._judgement: Judgement | None = None
         try:
             self._watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
@@ -140,8 +144,11 @@ class StreamGate:
         """The judgement of the finished thought, the one that :func:`decide` gives.
 
         ``evidence`` is :meth:`evidence`, with what was added to it: the posterior's terms, or why
-        the thought was broken off. What was read along the tokens is not read a second time.
+        the thought was broken off. What was read along the tokens is not read a second time, but
+        where it was Broken: a row that cannot be stored is so for another reason than its blank.
         """
+        if isinstance(self._judgement, Broken):
+            return self._again(evidence)
         if self._judgement is None:
             try:
                 self._judgement = self._watch.finish(evidence)
