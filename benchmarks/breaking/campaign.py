@@ -123,7 +123,7 @@ def _lane(database: Database, folder: Path, sizes: Sizes, checkpoint: Checkpoint
         parts = _all_parts(database, home, sizes, checkpoint, seed)
         (folder / f"{database}.json").write_text(json.dumps([part.to_json() for part in parts]))
         code = 0
-    except BaseException:
+    except BaseException:  # whatever it is, a child never goes back into its parent's stack
         traceback.print_exc()
     finally:
         sys.stderr.flush()

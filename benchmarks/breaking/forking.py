@@ -31,7 +31,7 @@ def fork(work: Callable[[], Coroutine[Any, Any, Any]]) -> int:
     try:
         asyncio.run(work())
         code = 0
-    except BaseException:
+    except BaseException:  # whatever it is, a child never goes back into its parent's stack
         traceback.print_exc()
     finally:
         sys.stderr.flush()

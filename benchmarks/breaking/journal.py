@@ -102,7 +102,7 @@ def listen(journal: Journal) -> None:
             journal.write("asked", log.run, key, content)
             try:
                 await append(log, *given, **named)
-            except BaseException:
+            except BaseException:  # a cancelled append was not acknowledged either
                 journal.write("refused", log.run)
                 raise
             journal.acknowledged(log.run, key)

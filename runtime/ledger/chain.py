@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from json.encoder import encode_basestring_ascii
+from math import isfinite
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -13,6 +14,8 @@ from ...gates.canonical import canonical_json, digest
 __all__ = ["GENESIS", "Blob", "as_text", "blob_digest", "event_hash", "from_text", "plain_text"]
 
 _PLAIN: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
+
+_NOTHING: Final[Mapping[str, str]] = {}
 
 GENESIS: Final = "0" * 64
 """``prev_hash`` of a run's first event."""
@@ -43,6 +46,8 @@ def _plain(value: Any) -> str:
         return "null"
     if kind is int:
         return str(value)
+    if kind is float and isfinite(value):
+        return repr(value)
     return encode_basestring_ascii(value) if kind is str else as_text(value)
 
 
@@ -65,14 +70,17 @@ class Blob(NamedTuple):
         return cls(hashlib.sha256(salt + content).hexdigest(), salt, content)
 
 
-def plain_text(value: Any) -> str:
+def plain_text(value: Any, known: Mapping[str, str] = _NOTHING) -> str:
     """The same as :func:`as_text`, much faster, of a value without floats.
 
-    A float may come as an :class:`orjson.Fragment` of its ``repr``. Do not give it others: they
-    would be spelt in another way, and NaN as null.
+    Of an object, ``known`` are the members that have floats, as they are spelt. Others must have
+    none: they would be spelt in another way, and NaN as null.
     """
+    quick = value
+    if known:
+        quick = {**value, **{name: orjson.Fragment(text) for name, text in known.items()}}
     try:
-        spelt = orjson.dumps(value, option=_PLAIN)
+        spelt = orjson.dumps(quick, option=_PLAIN)
     except TypeError:  # a number beyond 64 bits, or nothing that JSON has a word for
         return as_text(value)
     # Beyond ASCII the two differ; DEL is the one character within it.

@@ -5,12 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.event import listens_for
@@ -18,6 +15,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from . import tables
 from .errors import LedgerError
+
+if TYPE_CHECKING:  # alembic is for who migrates: it would slow down every start
+    from alembic.config import Config
 
 __all__ = [
     "address",
@@ -226,8 +226,10 @@ def _revision(engine: Engine, where: URL) -> str | None:
         return _BASE
 
 
-def config() -> Config:
+def config() -> "Config":
     """Alembic's configuration, as it is installed with the package."""
+    from alembic.config import Config
+
     return Config(Path(__file__).parents[2] / "alembic.ini")
 
 
@@ -246,6 +248,8 @@ def _alone(connection: Connection) -> None:
 
 
 def _migrate(connection: Connection, revision: str) -> None:
+    from alembic import command
+
     settings = config()
     settings.attributes["connection"] = connection
     command.upgrade(settings, revision)
@@ -266,6 +270,9 @@ def _check_revision(engine: Engine, where: URL) -> None:
 
 
 def _known(revision: str) -> bool:
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
     try:
         return ScriptDirectory.from_config(config()).get_revision(revision) is not None
     except CommandError:

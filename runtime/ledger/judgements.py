@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from json.encoder import encode_basestring_ascii
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -44,7 +45,7 @@ def judgement_text(data: Mapping[str, Any]) -> str:
     if not scores:
         return as_text(data)
     spelt = ",".join(
-        [f"{encode_basestring_ascii(tag)}:{_spelt(read)}" for tag, read in sorted(scores.items())]
+        [f"{encode_basestring_ascii(tag)}:{_spelt(scores[tag])}" for tag in sorted(scores)]
     )
     crossings = as_text(data["crossings"]) if data["crossings"] else "[]"
     return f'{{"action":"{data["action"]}","crossings":{crossings},"scores":{{{spelt}}}}}'
@@ -54,8 +55,14 @@ def _spelt(read: Mapping[str, float]) -> str:
     """The readings of one tag. In this range orjson spells a float as Python does, and faster."""
     for score in read.values():
         if score != 0.0 and not 1e-4 <= score < 1e15:
-            return as_text(read)
+            return _written_out(read)
     return orjson.dumps(read, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _written_out(read: Mapping[str, float]) -> str:
+    if not all(map(isfinite, read.values())):
+        return as_text(read)  # which refuses it
+    return "{" + ",".join([f'"{name}":{read[name]!r}' for name in sorted(read)]) + "}"
 
 
 def judgement_from_json(data: dict[str, Any]) -> Judgement:

@@ -5,8 +5,6 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, assert_never
 
-from orjson import Fragment
-
 from ...agents.prompt import Sampling
 from ...agents.thought import Status
 from ...gates.canonical import digest
@@ -161,20 +159,23 @@ class RunLog(Appender):
 
     async def intend(self, intent: ModelIntent) -> None:
         """Before the model is called."""
-        prompt = {"ids": list(intent.prompt_ids), "text": intent.prompt_text}
+        prompt = {"ids": intent.prompt_ids, "text": intent.prompt_text}
+        sampling, spelt = _sampling(intent.sampling)
+        body = {
+            "operation": intent.operation,
+            "parents": intent.parents,
+            "sampling": sampling,
+            "controls": _spelt(intent.controls),
+            "seed": intent.seed,
+            "accepted": intent.accepted,
+        }
         await self._append(
             EventKind.MODEL_INTENDED,
-            {
-                "operation": intent.operation,
-                "parents": list(intent.parents),
-                "sampling": _sampling(intent.sampling),
-                "controls": _spelt(intent.controls),
-                "seed": intent.seed,
-                "accepted": intent.accepted,
-            },
+            body,
             thought=intent.thought,
             attempt=intent.attempt,
             blobs=self._seal({"prompt": plain_text(prompt)}),
+            text=plain_text(body, {"sampling": spelt}),
         )
 
     async def switch(self, thought: str, attempt: int, switch: Switch, prompt_text: str) -> None:
@@ -297,13 +298,9 @@ class RunLog(Appender):
             "reason": thought.reason,
             "judgement": judgement,
         }
-        text = plain_text(
-            {
-                **body,
-                "score": None if score is None else Fragment(repr(score)),
-                "judgement": None if judgement is None else Fragment(judgement_text(judgement)),
-            }
-        )
+        known = {} if judgement is None else {"judgement": judgement_text(judgement)}
+        if score is not None:
+            known["score"] = repr(score)
         given: dict[str, str | bytes] = {"text": thought.text}
         if thought.value is not None:
             given["value"] = json_text(thought.value, f"the value of thought {thought.id}")
@@ -318,13 +315,15 @@ class RunLog(Appender):
             latency_s=thought.latency_s,
             blobs=self._seal(given),
             wait=wait,
-            text=text,
+            text=plain_text(body, known),
         )
 
 
 @lru_cache(maxsize=64)
-def _sampling(sampling: Sampling) -> Mapping[str, Any]:
-    return asdict(sampling)
+def _sampling(sampling: Sampling) -> tuple[Mapping[str, Any], str]:
+    """As data and as text, made once for all the calls that share it."""
+    data = asdict(sampling)
+    return data, as_text(data)
 
 
 def _spelt(controls: Mapping[str, Control]) -> dict[str, str]:

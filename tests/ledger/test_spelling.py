@@ -33,6 +33,12 @@ def test_plain_text_is_canonical(value):
     )
 
 
+@given(st.dictionaries(st.text(), WITHOUT_FLOATS), FINITE)
+def test_members_that_are_spelt_already_stand_among_the_others(value, score):
+    whole = value | {"score": score}
+    assert plain_text(whole, {"score": repr(score)}) == as_text(whole)
+
+
 @given(SCORES, FINITE)
 def test_a_verdict_is_spelt_canonically(scores, threshold):
     crossing = Crossing(0, "deceit", "opened", 0.5, threshold, Action.PRUNE, 0, 2)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -146,6 +147,19 @@ async def test_text_that_no_encoding_likes_is_recorded(ledger_url, make):
     with AuditLog(ledger_url) as audit:
         assert audit.run(log.run).task == "a\x00b?c"
         assert audit.thoughts(log.run)[0].text == "x�?y"
+        assert audit.verify().ok
+
+
+async def test_words_beyond_ascii_are_recorded_beside_scores(ledger_url, make):
+    said = "größer als “1”"
+    async with Ledger.open(ledger_url) as ledger:
+        log = await ledger.start(make.start())
+        await log.intend(replace(make.intent("t1"), operation="Prüfung"))
+        judged = make.judged("t1", make.evidence([0.5]), parents=())
+        await log.judge(replace(judged, operation="Prüfung", reason=said, score=1e-7))
+    with AuditLog(ledger_url) as audit:
+        (thought,) = audit.thoughts(log.run)
+        assert (thought.operation, thought.reason, thought.score) == ("Prüfung", said, 1e-7)
         assert audit.verify().ok
 
 

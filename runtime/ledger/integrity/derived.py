@@ -10,7 +10,6 @@ from ..chain import from_text
 from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
 from ..events import EventKind
 from .damage import DamageError, DamageKind, cut_off
-from .links import COLUMNS
 
 __all__ = ["Derivation", "check_derived"]
 
@@ -46,13 +45,23 @@ class Derivation:
             if kind not in _KINDS:
                 raise ValueError(f"{kind!r} is no kind of event")
             return
-        event = dict(zip(COLUMNS, columns, strict=True))
-        body = _read(columns[11])
+        run, seq, _, at, _, actor, thought, attempt, _, latency, _, body, _, _ = columns
+        event = {
+            "run_id": run,
+            "seq": seq,
+            "kind": kind,
+            "at": at,
+            "actor": actor,
+            "thought_id": thought,
+            "attempt": attempt,
+            "latency_s": latency,
+        }
+        body = _read(body)
         if kind in _RECORDING:
             self._record(event, body, named, contents)
             return
         if kind == EventKind.DECIDED:
-            self.decisions[columns[1]] = decision_row(event, body)
+            self.decisions[seq] = decision_row(event, body)
         for change in changes(event, body):
             id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
             row = self.thoughts.get(id or "")

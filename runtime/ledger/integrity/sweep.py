@@ -1,9 +1,11 @@
 """Reading a ledger from end to end: raw rows in long sweeps, for verification and rebuilding."""
 
+import gc
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Final
 
 import orjson
@@ -17,6 +19,14 @@ __all__ = ["Span", "Sweep", "sweeping"]
 
 _AT_ONCE: Final = 2_000
 """Rows that PostgreSQL sends at a time."""
+
+_CONTAINERS: Final = 200_000
+"""New containers after which Python looks for cycles among them; 700 if nobody says."""
+
+_CREDIT: Final = 20_000
+"""Blobs that are read ahead of who asks for them, at most."""
+_WORTH: Final = 4
+"""Blobs that may be read for one that was asked for, before looking it up is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,7 @@ class Sweep:
         # The transaction has begun: what follows sees one state, whatever is written meanwhile.
         self._driver: Any = connection.connection.driver_connection
         self.postgresql = connection.dialect.name == "postgresql"
+        self._ahead = _Ahead(self._driver)
         if not self.postgresql:
             self._driver.execute("PRAGMA cache_size = -65536")  # 64 MiB: digests lie anywhere
 
@@ -71,14 +82,12 @@ class Sweep:
 
     def blobs(self, digests: list[str]) -> dict[str, tuple[bytes, bytes]]:
         """Salt and bytes of those blobs that are there, by digest."""
-        if self.postgresql:
-            query, given = "SELECT digest, salt, bytes FROM blob WHERE digest = ANY(%s)", digests
-        else:
-            query = (
-                "SELECT digest, salt, bytes FROM json_each(?) j CROSS JOIN blob ON digest = j.value"
-            )
-            given = orjson.dumps(digests).decode()
-        return {digest: (salt, held) for digest, salt, held in self._cursor(query, (given,))}
+        if not self.postgresql:
+            return self._ahead.blobs(digests)
+        # One text, because the driver would spell a list one by one.
+        query = "SELECT digest, salt, bytes FROM blob WHERE digest = ANY(string_to_array(%s, ','))"
+        found = self._cursor(query, (",".join(digests),)).fetchall()
+        return {digest: (salt, held) for digest, salt, held in found}
 
     def hashes(self, places: list[tuple[str, int]]) -> dict[tuple[str, int], str]:
         """The hashes of those events that are there, by run and seq."""
@@ -149,11 +158,85 @@ class Sweep:
         return where, [id for _, id in bounds]
 
 
+class _Ahead:
+    """Blobs of a SQLite file, read in the order in which they were written.
+
+    Their digests lie anywhere in the index, which makes a blob that is looked up several times as
+    dear as one that is read where the last one ended. Events and their blobs were written
+    together, so what one run asks for lies in a row, or between what other runs will ask for soon.
+    Where that is not so, credit runs out and the index serves.
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._held: dict[str, tuple[bytes, bytes]] = {}
+        """What was read and not asked for yet."""
+        self._credit = _CREDIT
+
+    def blobs(self, digests: list[str]) -> dict[str, tuple[bytes, bytes]]:
+        """Salt and bytes of those that are there, by digest."""
+        held = self._held
+        found = {digest: held.pop(digest) for digest in digests if digest in held}
+        left = [digest for digest in digests if digest not in found]
+        size = 2 * len(left)
+        while left and size <= self._credit:
+            read = self._from(left[0], size)
+            met = {digest: read.pop(digest) for digest in left if digest in read}
+            if not met:
+                break
+            found.update(met)
+            left = [digest for digest in left if digest not in met]
+            self._credit = min(self._credit - size + _WORTH * len(met), _CREDIT)
+            if len(held) > _CREDIT:
+                held.clear()
+            held.update(read)
+            size *= 2
+        if left:
+            self._credit += len(left) // 8  # now and then it is tried again
+            found.update(self._looked_up(left))
+        return found
+
+    def _from(self, digest: str, size: int) -> dict[str, tuple[bytes, bytes]]:
+        """So many blobs from this one on, in the order of writing."""
+        query = (
+            "SELECT digest, salt, bytes FROM blob "
+            "WHERE rowid >= (SELECT rowid FROM blob WHERE digest = ?) ORDER BY rowid LIMIT ?"
+        )
+        rows = self._driver.execute(query, (digest, size))
+        return {digest: (salt, content) for digest, salt, content in rows}
+
+    def _looked_up(self, digests: list[str]) -> dict[str, tuple[bytes, bytes]]:
+        query = "SELECT digest, salt, bytes FROM json_each(?) j CROSS JOIN blob ON digest = j.value"
+        rows = self._driver.execute(query, (orjson.dumps(digests).decode(),))
+        return {digest: (salt, content) for digest, salt, content in rows}
+
+
 @contextmanager
 def sweeping(engine: Engine) -> Iterator[Sweep]:
     """A sweep in a transaction of its own, that sees the ledger as it is at its start."""
-    with engine.connect() as connection:
+    with engine.connect() as connection, _seldom_collected():
         if engine.dialect.name == "postgresql":
             connection = connection.execution_options(isolation_level="REPEATABLE READ")
         with connection.begin():
             yield Sweep(connection)
+
+
+_sweeps: list[tuple[int, int, int]] = []
+"""For each sweep that is going on, the collector's thresholds as they were before the first."""
+_counting = Lock()
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Millions of rows are made and dropped, none of them in a cycle: left as it is, the collector
+    of cycles takes a tenth of the time to visit them again and again."""
+    with _counting:
+        _sweeps.append(_sweeps[0] if _sweeps else gc.get_threshold())
+        gc.set_threshold(_CONTAINERS)
+    try:
+        yield
+    finally:
+        with _counting:
+            before = _sweeps.pop()
+            if not _sweeps:
+                gc.set_threshold(*before)

@@ -6,15 +6,9 @@ not cut off together with everything derived from them, or that nobody with writ
 chain anew. For that there are checkpoints (:mod:`.checkpoints`) that are kept elsewhere.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby, islice
-from multiprocessing import get_context
 from operator import itemgetter
 from typing import Final
 
@@ -24,22 +18,23 @@ from sqlalchemy.engine import URL, Engine
 from .. import connect, tables
 from ..chain import blob_digest, from_text
 from ..errors import LedgerError
+from ..processes import side_by_side
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
 from .derived import Derivation
 from .sweep import Span, Sweep, sweeping
-from .walk import Marks, Walked, policy_fault, walk
+from .walk import Walked, policy_fault, walk, walking
 from .witness import Witnessed, witnessed
 
 __all__ = ["Damage", "DamageKind", "Verification", "rebuild", "verify"]
 
-_SPAN: Final = 10_000
+_SPAN: Final = 5_000
 """Events that are checked in one go, at least: one run or several."""
 
 _BATCH: Final = 512
 
 _WORTH_A_PROCESS: Final = 50_000
-"""Events in less time than another Python takes to start."""
+"""Events in about the time that another Python takes to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +105,12 @@ def _verify(
     done, walked = 0, list[tuple[int, Walked]]()
     progress(0, events)
     workers = min(processes, len(spans), 1 + events // _WORTH_A_PROCESS)
-    found = (
-        _in_turn(sweep, spans, witness.marks, derived)
-        if workers == 1
-        else _side_by_side(url, spans, witness.marks, derived, workers)
+    found = side_by_side(
+        lambda span: walk(sweep, span, witness.marks, derived=derived),
+        walking,
+        (url.render_as_string(hide_password=False), witness.marks, derived),
+        spans,
+        workers - 1,
     )
     for place, part in found:
         walked.append((place, part))
@@ -134,79 +131,6 @@ def _verify(
         checkpoints=witness.checkpoints,
         damages=tuple(damages),
     )
-
-
-def _in_turn(
-    sweep: Sweep, spans: list[Span], marks: Marks, derived: bool
-) -> Iterator[tuple[int, Walked]]:
-    for place, span in enumerate(spans):
-        yield place, walk(sweep, span, marks, derived=derived)
-
-
-def _side_by_side(
-    url: URL, spans: list[Span], marks: Marks, derived: bool, workers: int
-) -> Iterator[tuple[int, Walked]]:
-    """Each process opens the ledger for itself; nobody waits for another."""
-    given = (url.render_as_string(hide_password=False), marks, derived)
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_settle, initargs=given
-    ) as pool:
-        with _deaf():
-            places: dict[Future[Walked], int] = {
-                pool.submit(_walk_there, span): place for place, span in enumerate(spans)
-            }
-        try:
-            for future in as_completed(places):
-                yield places[future], future.result()
-        except BrokenProcessPool:
-            raise LedgerError(
-                "a process that verified was ended from outside: verify with one process, or make "
-                "room in memory"
-            ) from None
-        except BaseException:  # interrupted: what has not begun need not
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes that start meanwhile never hear of Ctrl-C: who started them does, and says so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is interrupted, and only it may change that
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """What a process has for all the spans it is given."""
-
-    engine: Engine
-    marks: Marks
-    derived: bool
-
-
-_settled: _Settled | None = None
-"""Set once in a process that verifies, before its first span."""
-
-
-def _settle(url: str, marks: Marks, derived: bool) -> None:
-    global _settled
-    _settled = _Settled(connect.connect(url, read_only=True), marks, derived)
-
-
-def _walk_there(span: Span) -> Walked:
-    here = _settled
-    assert here is not None, "the pool settles each process first"
-    try:
-        with sweeping(here.engine) as sweep:
-            return walk(sweep, span, here.marks, derived=here.derived)
-    except here.engine.dialect.loaded_dbapi.Error as error:
-        raise LedgerError(connect.explain(error, connect.place(here.engine.url))) from None
 
 
 def _stored(sweep: Sweep) -> int:

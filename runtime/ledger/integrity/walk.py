@@ -1,6 +1,7 @@
 """One run after another: its chain link by link, its blobs, and what was derived from it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby, islice
@@ -10,18 +11,21 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ....gates.canonical import digest as digest_of
-from .. import tables
+from .. import connect, tables
 from ..chain import GENESIS, as_text, blob_digest, from_text
+from ..errors import LedgerError
 from ..events import EventKind
 from .damage import Damage, DamageError, DamageKind, cut_off
 from .derived import Derivation, check_derived
 from .diagnosis import broken_link, gap
 from .links import Link, link_hash
-from .sweep import Span, Sweep
+from .sweep import Span, Sweep, sweeping
 
-__all__ = ["Mark", "Marks", "Walked", "policy_fault", "walk"]
+__all__ = ["Mark", "Marks", "Walked", "policy_fault", "walk", "walking"]
 
 _BATCH: Final = 512
+_RESUMED: Final = EventKind.RESUMED.value
+_ERASED: Final = EventKind.ERASED.value
 _BOUND: Final = ("policy", "model", "tokenizer", "vocabulary")
 """Digests that a resumed run has in common with its start; its code may be newer."""
 
@@ -77,6 +81,21 @@ def walk(sweep: Sweep, span: Span, marks: Marks, *, derived: bool) -> Walked:
     except sweep.undecodable:
         with sweep.lenient():
             return _walk(sweep, span, marks, derived)
+
+
+@contextmanager
+def walking(given: tuple[str, Marks, bool]) -> Iterator[Callable[[Span], Walked]]:
+    """The same in a process of its own, which opens the ledger for itself: its URL, the marks, and
+    whether derived rows are checked as well."""
+    url, marks, derived = given
+    engine = connect.connect(url, read_only=True)
+    try:
+        with sweeping(engine) as sweep:
+            yield lambda span: walk(sweep, span, marks, derived=derived)
+    except engine.dialect.loaded_dbapi.Error as error:
+        raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
+    finally:
+        engine.dispose()
 
 
 def _walk(sweep: Sweep, span: Span, marks: Marks, derived: bool) -> Walked:
@@ -189,7 +208,7 @@ class _Run:
             try:
                 if seq == 0:
                     self._started(columns)
-                elif columns[2] == EventKind.RESUMED:
+                elif columns[2] == _RESUMED:
                     self._resumed(columns)
                 if columns[8] != self.bound:
                     raise DamageError(
@@ -286,7 +305,7 @@ class _Run:
 
     def _derive(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
         for columns, named in whole:
-            if columns[2] == EventKind.ERASED:
+            if columns[2] == _ERASED:
                 self._erased(columns)
             try:
                 self.derivation.take(columns, named, contents)
@@ -295,7 +314,7 @@ class _Run:
 
     def _erasing(self, whole: list[tuple[tuple, dict]]) -> None:
         for columns, _ in whole:
-            if columns[2] == EventKind.ERASED:
+            if columns[2] == _ERASED:
                 self._erased(columns)
 
     def _erased(self, columns: tuple) -> None:
@@ -370,7 +389,7 @@ class _Run:
 
 def _told(columns: tuple) -> set[str]:
     """The blobs that an event erased, where it did and can be read."""
-    if columns[2] != EventKind.ERASED:
+    if columns[2] != _ERASED:
         return set()
     try:
         return set(from_text(columns[11])["blobs"])

@@ -207,8 +207,6 @@ class AuditLog:
     def replays(self, policy: Policy | None = None, processes: int = 1) -> Iterator[Replay]:
         """The same of every run, newest first, each as soon as it is judged; a run with other tags
         than the policy's is ``unfit``.
-
-        More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
         """
         ids = self.run_ids()
         if processes == 1:
@@ -288,7 +286,6 @@ class AuditLog:
 
         ``checkpoint`` is one that was kept elsewhere (:func:`.read_checkpoint`), ``key`` the public
         key that checkpoints must be signed with; ``progress`` is told of events done, and of all.
-        More than one process needs the ``if __name__ == "__main__"`` of :mod:`multiprocessing`.
         """
         within = None
         if run is not None:

@@ -1,9 +1,7 @@
 """Whole runs judged again, by their own policy or by another; in several processes, if wanted."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +15,7 @@ from .. import connect, tables
 from ..chain import blob_digest, from_text
 from ..errors import LedgerError
 from ..judgements import judgement_from_json
+from ..processes import side_by_side
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored
 
@@ -88,24 +87,33 @@ def in_processes(
     url: URL, runs: Sequence[str], policy: Policy | None, processes: int
 ) -> Iterator[Replay]:
     """The same for many runs, in their order."""
-    given = None if policy is None else policy.model_dump_json()
-    spelt = url.render_as_string(hide_password=False)
-    # A new interpreter each: a copy of this one would share its connections.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting: deque[Future[list[Replay]]] = deque()
-        for start in range(0, len(runs), _RUNS):
-            waiting.append(pool.submit(_replay_some, spelt, runs[start : start + _RUNS], given))
-            if len(waiting) > 2 * processes:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    given = (
+        url.render_as_string(hide_password=False),
+        None if policy is None else policy.model_dump_json(),
+    )
+    some = [runs[start : start + _RUNS] for start in range(0, len(runs), _RUNS)]
+    early: dict[int, list[Replay]] = {}
+    following = 0
+    with _replaying(given) as work:
+        for place, found in side_by_side(work, _replaying, given, some, processes - 1):
+            early[place] = found
+            while following in early:
+                yield from early.pop(following)
+                following += 1
 
 
-def _replay_some(url: str, runs: Sequence[str], policy: str | None) -> list[Replay]:
-    by = None if policy is None else Policy.model_validate_json(policy)
+@contextmanager
+def _replaying(given: tuple[str, str | None]) -> Iterator[Callable[[Sequence[str]], list[Replay]]]:
+    """In whatever process: it opens the ledger for itself."""
+    url, spelt = given
+    policy = None if spelt is None else Policy.model_validate_json(spelt)
     engine = connect.open_existing(url)
-    try:
+
+    def replay_some(runs: Sequence[str]) -> list[Replay]:
         with engine.connect() as connection:
-            return [replay_if_fit(connection, run, by) for run in runs]
+            return [replay_if_fit(connection, run, policy) for run in runs]
+
+    try:
+        yield replay_some
     finally:
         engine.dispose()
