@@ -14,7 +14,7 @@ import pytest
 from secateur.agents.prompt import Ids, Piece, Special, Text
 from secateur.gates.evidence import Evidence
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
-from secateur.runtime.engines.protocol import Engine, EngineInfo, Request, Token
+from secateur.runtime.engines.protocol import Engine, EngineError, EngineInfo, Request, Token
 
 TAGS = ("deceit", "powerseeking", "angry")
 
@@ -136,10 +136,10 @@ class Scripted:
             raise
 
     async def annotate(self, ids: Sequence[int]) -> Evidence:
-        raise NotImplementedError
+        raise EngineError("set answers have no model behind them to read with")
 
     async def score(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
-        raise NotImplementedError
+        raise EngineError("set answers have no model behind them to read with")
 
     async def aclose(self) -> None: ...
 

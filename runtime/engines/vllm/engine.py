@@ -394,7 +394,7 @@ class VLLMEngine:
         self._wire.shaken = False
         try:
             now = await identify(self._wire, self._folder, self._tokenizer, self._info.bos)
-        except BaseException:
+        except BaseException:  # cancelled or failed, the question stands, and the next asks it
             self._wire.shaken = True
             raise
         changed = self._identity.difference(now)

@@ -265,7 +265,7 @@ class Wire:
         try:
             first = await feed.read()
             self._look_for_error(first)
-        except BaseException as error:
+        except BaseException as error:  # cancelled too, the connection must not stay open
             feed.close()
             if isinstance(error, LostError):
                 raise _TryAgain(error) from None
