@@ -1,44 +1,55 @@
-"""What a plan is, in a few digits: whether a resumed run still walks the plan that it began."""
+"""Describes a plan in a few digits, to tell whether a resumed run still walks the plan it began."""
 
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
-from types import CodeType
 from typing import Any
 
 from ..agents.spec import AgentSpec
 from ..gates.canonical import canonical_json, digest
+from .source import described_source
 
 __all__ = ["changed", "fingerprint"]
 
+_OURS = __name__.partition(".")[0]
 
-def fingerprint(agent: AgentSpec) -> list[list[str]]:
-    """``[name, digest]`` for each operation of the plan in order, and last for the plan as a whole
-    with the agent's sampling.
 
-    A function counts by its name, its code, its defaults and the constants that it closes over;
-    comments, and the functions that it calls, do not.
+def fingerprint(agent: AgentSpec) -> dict[str, Any]:
+    """``{"by": "source", "steps": [[name, digest], …]}``: each operation of the plan in order, and
+    last, without a name, the plan as a whole with the agent's sampling.
+
+    Our own classes and functions count by their names and by the values that differ from their
+    defaults, a user's function by its source, its defaults and the constants that it closes over.
+    Where a module stands, how code is laid out, comments, docstrings, the version of Python, and
+    the functions that a user's function calls do not count.
     """
     steps = [[step.name, _short(_described(step))] for step in agent.plan.steps()]
     whole = [_described(agent.plan), _described(agent.sampling)]
-    return [*steps, ["", _short(whole)]]
+    return {"by": "source", "steps": [*steps, ["", _short(whole)]]}
 
 
-def changed(before: Sequence[Sequence[str]], now: Sequence[Sequence[str]]) -> str | None:
-    """The first difference between two fingerprints in words; None where there is none."""
-    for number, (was, is_) in enumerate(zip(before, now, strict=False), 1):
-        if list(was) == list(is_):
-            continue
-        if was[0] and is_[0]:
-            now_is = "another one" if was[0] == is_[0] else repr(is_[0])
-            return f"step {number} was {was[0]!r} and is {now_is}"
-        break
-    if [list(step) for step in before] == [list(step) for step in now]:
+def changed(before: Any, now: Mapping[str, Any]) -> str | None:
+    """The first difference between two fingerprints in words; None where there is none.
+
+    Fingerprints of version 0.1 are lists of steps whose digests depend on Python's bytecode and on
+    where modules stood: only the names of their steps can be compared.
+    """
+    by_name = isinstance(before, Sequence)
+    was = [list(step)[: 1 if by_name else 2] for step in (before if by_name else before["steps"])]
+    is_ = [list(step)[: 1 if by_name else 2] for step in now["steps"]]
+    if was == is_:
         return None
-    if len(before) != len(now):
-        return f"it had {len(before) - 1} steps and has {len(now) - 1}"
+    for number, (old, new) in enumerate(zip(was, is_, strict=False), 1):
+        if old == new:
+            continue
+        if old[0] and new[0]:
+            now_is = "another one" if old[0] == new[0] else repr(new[0])
+            return f"step {number} was {old[0]!r} and is {now_is}"
+        break
+    if len(was) != len(is_):
+        return f"it had {len(was) - 1} steps and has {len(is_) - 1}"
     return "its steps are put together otherwise, or sample otherwise"
 
 
@@ -62,8 +73,8 @@ def _described(value: Any, seen: tuple[int, ...] = ()) -> Any:
     if isinstance(value, type):
         return ["type", _name(value)]
     if is_dataclass(value):
-        parts = {f.name: _described(getattr(value, f.name), seen) for f in fields(value)}
-        return [_name(type(value)), parts]
+        given = {f.name: getattr(value, f.name) for f in fields(value) if not _is_default(f, value)}
+        return [_name(type(value)), {name: _described(part, seen) for name, part in given.items()}]
     if isinstance(value, Mapping):
         return {str(key): _described(item, seen) for key, item in value.items()}
     if isinstance(value, Set):
@@ -75,15 +86,23 @@ def _described(value: Any, seen: tuple[int, ...] = ()) -> Any:
     return _name(type(value))
 
 
+def _is_default(field: "Field[Any]", owner: Any) -> bool:
+    """Whether a field says nothing: one that a later version adds changes no older plan."""
+    value, default = getattr(owner, field.name), field.default
+    if default is MISSING and field.default_factory is not MISSING:
+        default = field.default_factory()
+    return type(default) is type(value) and bool(default == value)
+
+
 def _function(value: Callable[..., Any], seen: tuple[int, ...]) -> Any:
     plain = inspect.unwrap(value)
     plain = getattr(plain, "__func__", plain)
-    code = getattr(plain, "__code__", None)
-    if not isinstance(code, CodeType):
-        return _name(type(value)) if not hasattr(value, "__qualname__") else _name(value)
+    if not inspect.isfunction(plain):
+        return _name(plain if hasattr(plain, "__qualname__") else type(plain))
+    ours = (plain.__module__ or "").partition(".")[0] == _OURS
     return [
         plain.__qualname__,
-        _code(code, plain.__doc__),
+        None if ours else described_source(plain),
         _described(plain.__defaults__, seen),
         _described(plain.__kwdefaults__, seen),
         [_closed_over(cell, seen) for cell in plain.__closure__ or ()],
@@ -101,18 +120,5 @@ def _closed_over(cell: Any, seen: tuple[int, ...]) -> Any:
     return _described(value, seen) if fixed else _name(type(value))
 
 
-def _code(code: CodeType, doc: str | None = None) -> Any:
-    constants = [_constant(constant) for constant in code.co_consts if constant != doc]
-    return [code.co_code.hex(), list(code.co_names), constants]
-
-
-def _constant(constant: Any) -> Any:
-    if isinstance(constant, CodeType):
-        return _code(constant)
-    if isinstance(constant, frozenset):
-        return sorted(map(repr, constant))
-    return repr(constant)
-
-
 def _name(thing: Any) -> str:
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+    return str(getattr(thing, "__qualname__", ""))
