@@ -24,7 +24,7 @@ MODELS = (Policy, Rule, TagSetting, ContextOverride, Calibration)
         *READABLE,
         *SHIPPED,
         *("allow", "ban", "penalise(NATS)", "boost(NATS)", "force"),
-        *{key for model in MODELS for key in model.model_fields},
+        *sorted({key for model in MODELS for key in model.model_fields}),
         *("scope: thought", "scope: action", "none", "halt"),
     ],
 )
