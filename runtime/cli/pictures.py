@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ..ledger import connect
 from ..ledger.errors import LedgerError
 from ..ledger.reading.audit import AuditLog
 from ..ledger.reading.rows import ThoughtRow
@@ -17,6 +18,7 @@ from ..pictures.folding import picture
 from ..pictures.kin import kin_of
 from ..pictures.mermaid import MOST_EDGES, mermaid
 from ..pictures.svg import svg as draw_svg
+from ..private import written
 from ..settings import Settings
 from .tree import TreeView
 
@@ -61,7 +63,11 @@ def tree(
 
     Example: secateur audit tree 1qebdd97 --svg run.svg
     """
-    with AuditLog(db or Settings().db) as audit:
+    url = db or Settings().db
+    for path in (svg, mermaid_):
+        if path is not None:
+            connect.keep_off(path, connect.address(url))
+    with AuditLog(url) as audit:
         found, thoughts = audit.run(run), audit.thoughts(run)
     title = f"{found.agent} · {found.policy} · {found.status} · {found.run}"
     opened = [_thought(thoughts, start) for start in unfold or ()]
@@ -112,6 +118,7 @@ def _as_json(thoughts: Collection[ThoughtRow]) -> list[dict[str, Any]]:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        with written(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be written: {error.strerror}") from None

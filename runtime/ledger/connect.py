@@ -5,7 +5,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -23,6 +25,7 @@ __all__ = [
     "address",
     "connect",
     "explain",
+    "keep_off",
     "open_existing",
     "open_or_create",
     "place",
@@ -54,7 +57,7 @@ def address(url: str | Path) -> URL:
     """The URL of a ledger: ``sqlite:///x.db``, ``postgresql://…``, or a plain path."""
     text = str(url)
     if isinstance(url, Path) or "://" not in text:
-        if not text.strip():
+        if not text.strip() or "\0" in text:
             raise LedgerError("the ledger has no name: give --db a path or a database URL")
         return URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
@@ -161,7 +164,8 @@ def open_or_create(url: str | Path) -> Engine:
     """
     where = address(url)
     if where.get_backend_name() == "sqlite":
-        _create_file(Path(str(where.database)).absolute())
+        with _explained(where):
+            _make_file(Path(str(where.database)).absolute())
     engine = connect(url)
     try:
         with _explained(where), engine.begin() as connection:
@@ -236,9 +240,7 @@ def config() -> "Config":
 def _frozen(path: Path) -> bool:
     """Whether nothing can change beside the file: then SQLite may read it without its locks,
     which it could not make there (a ledger on a read-only disk)."""
-    effective = os.access in os.supports_effective_ids
-    writable = os.access(path.parent, os.W_OK, effective_ids=effective)
-    return not writable and not Path(f"{path}-wal").exists()
+    return not _writable(path.parent) and not Path(f"{path}-wal").exists()
 
 
 def _alone(connection: Connection) -> None:
@@ -290,34 +292,66 @@ def _foreign(where: URL) -> str:
     return f"{place(where)} is a database, but no ledger of ours: use another --db"
 
 
-def _create_file(path: Path) -> None:
-    """Make an empty file, so that everything that forbids it is named for what it is."""
-    if path.is_dir():
-        raise LedgerError(f"{path} is a folder: give --db a file, such as {path / 'secateur.db'}")
-    if not path.parent.is_dir():
-        raise LedgerError(f"{path.parent} is no folder: create it, or give --db another path")
+def _make_file(path: Path) -> None:
+    """See that there is a file to write to; a new one is its owner's alone (mode 600).
+
+    SQLite itself makes it: whoever else closes an open ledger's file takes away every lock that
+    this process holds on it, and then another process may delete the log under its writers. The
+    files beside it (``-wal``, ``-shm``, ``-journal``) get its mode.
+    """
     try:
-        path.touch()
-        if path.stat().st_size:
-            with path.open("r+b"):
-                pass
+        if path.is_dir():
+            raise LedgerError(
+                f"{path} is a folder: give --db a file, such as {path / 'secateur.db'}"
+            )
+        if not path.parent.is_dir():
+            raise LedgerError(f"{path.parent} is no folder: create it, or give --db another path")
+        there = path.exists()
+        if there and not path.is_file():
+            raise LedgerError(f"{path} is no file: give --db another path")
+        if not _writable(path if there else path.parent):
+            raise LedgerError(f"{path} cannot be written: give --db a path you may write to")
+        if not there:
+            with NamedTemporaryFile() as private:  # mode 600, whatever the umask
+                made = f"{path.as_uri()}?mode=rwc&modeof={quote(private.name)}"
+                sqlite3.connect(made, uri=True).close()
     except OSError as error:
         raise LedgerError(
             f"{path} cannot be written ({error.strerror}): give --db a path you may write to"
         ) from None
 
 
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _must_be_there(where: URL) -> None:
     if where.get_backend_name() != "sqlite":
         return
     path = Path(str(where.database))
-    if path.is_dir():
-        raise LedgerError(f"{path} is a folder: give --db the ledger's file in it")
-    if not path.exists():
+    try:
+        if path.is_dir():
+            raise LedgerError(f"{path} is a folder: give --db the ledger's file in it")
+        there = path.exists()
+        if there and not path.is_file():
+            raise LedgerError(f"{path} is no file: give --db a ledger's")
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read ({error.strerror}): use another --db") from None
+    if not there:
         raise LedgerError(
             f"there is no ledger at {path}: run an agent first, or name one with --db or "
             "SECATEUR_DB"
         )
+
+
+def keep_off(out: Path, where: URL) -> None:
+    """Raises :class:`LedgerError` where a file to read or write otherwise is the ledger's own."""
+    if where.get_backend_name() != "sqlite" or not out.exists():
+        return
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        own = Path(f"{where.database}{suffix}")
+        if own.exists() and own.samefile(out):
+            raise LedgerError(f"{out} is the ledger itself: name another file")
 
 
 def place(where: URL) -> str:

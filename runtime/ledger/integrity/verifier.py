@@ -201,24 +201,25 @@ def lenient(raw: bytes) -> str:
 
 def open_ledger(path: Path) -> sqlite3.Connection:
     """A connection that reads: the file itself, or a temporary database made from the lines."""
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start == b"SQLite format 3\x00":
-        place = path.absolute().as_uri()
-        for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: on a disk of no writing
-            db = sqlite3.connect(f"{place}?{mode}", uri=True)
-            db.text_factory = lenient
-            try:
-                there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-                break
-            except sqlite3.OperationalError:
-                continue
-        else:
-            refuse(f"{path} cannot be read")
-        if "event" not in there:
-            refuse(f"{path} is a database, but no ledger")
+    place = path.absolute().as_uri()
+    for mode in ("mode=ro", "mode=ro&immutable=1"):  # the second: on a disk of no writing
+        # Not opened by anything else before: closing it would take away the locks of a program
+        # that verifies a ledger while it writes to it.
+        db = sqlite3.connect(f"{place}?{mode}", uri=True)
+        db.text_factory = lenient
+        try:
+            there = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+            break
+        except sqlite3.OperationalError:
+            continue
+        except sqlite3.DatabaseError:  # no SQLite file
+            return from_lines(path)
     else:
+        refuse(f"{path} cannot be read")
+    if not there:  # an empty file
         return from_lines(path)
+    if "event" not in there:
+        refuse(f"{path} is a database, but no ledger")
     for table in set(TABLES) - there:  # a ledger from before checkpoints and erasures
         db.execute(f"CREATE TEMP TABLE {table} ({', '.join(TABLES[table])})")
     return db

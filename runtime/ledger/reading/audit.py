@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, NoResultFound
 
 from ....gates.policy import Policy
 from ....gates.verdict import Judgement
+from ... import private
 from .. import connect
 from ..errors import LedgerError
 from ..integrity import verification
@@ -236,16 +237,11 @@ class AuditLog:
         self, out: Path | TextIO, run: str | None = None, *, complete: bool = False
     ) -> Counter[str]:
         """Write one run, or all, as JSON lines; how many of each kind. The file is there whole or
-        not at all."""
+        not at all; a new one is its owner's alone."""
         if isinstance(out, Path):
-            unfinished = out.with_name(f"{out.name}.part")
-            try:
-                with unfinished.open("w", encoding="utf-8") as file:
-                    counts = self.to_jsonl(file, run, complete=complete)
-                unfinished.replace(out)
-            finally:
-                unfinished.unlink(missing_ok=True)
-            return counts
+            connect.keep_off(out, self._engine.url)
+            with private.written(out) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+                return self.to_jsonl(file, run, complete=complete)
         counts = Counter[str]()
         with self._asking() as connection:
             within = None if run is None else fetch.run_id(connection, run)
@@ -264,6 +260,7 @@ class AuditLog:
 
         Raises :class:`LedgerError` without pyarrow.
         """
+        connect.keep_off(out, self._engine.url)
         counts = Counter[str]()
         with self._asking() as connection:
             ids = listing.run_ids(connection, Narrow(), None, None)

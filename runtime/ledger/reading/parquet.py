@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ....gates.reading import Reading
+from ...private import written
 from .. import tables
 from ..chain import from_text
 from ..errors import LedgerError
@@ -154,20 +155,18 @@ def _write(
 
     said = {f"secateur.{key}": str(value) for key, value in heading(complete=False).items()}
     schema = schema.with_metadata(said)
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        with pyarrow.parquet.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-            group: list[dict[str, Any]] = []
-            for row in rows:
-                counts[name] += 1
-                group.append(row)
-                if len(group) == _GROUP:
-                    writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-                    group.clear()
-            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with (
+        written(path) as unfinished,
+        pyarrow.parquet.ParquetWriter(unfinished, schema, compression="zstd") as writer,
+    ):
+        group: list[dict[str, Any]] = []
+        for row in rows:
+            counts[name] += 1
+            group.append(row)
+            if len(group) == _GROUP:
+                writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+                group.clear()
+        writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
 
 
 def _arrow() -> Any:
