@@ -9,8 +9,8 @@ __all__ = ["redacted", "shown_url"]
 _CUT = "***"
 
 _HARMLESS = frozenset(
-    "host hostaddr port dbname user service sslmode sslrootcert connect_timeout tcp_user_timeout "
-    "application_name target_session_attrs mode timeout".split()
+    {"host", "hostaddr", "port", "dbname", "user", "service", "sslmode", "sslrootcert", "timeout"}
+    | {"connect_timeout", "tcp_user_timeout", "application_name", "target_session_attrs", "mode"}
 )
 """Parameters of a database URL whose values may be seen; all others are taken for secrets."""
 
@@ -21,9 +21,10 @@ _SPACED = re.compile(r"(?<=://)[^\s/@]*:(?!\d)[^\n@]*(?=@)")
 """A login whose password has blanks in it."""
 _URL = re.compile(r"\b[a-zA-Z][\w+.-]*://\S*")
 _NAMED = re.compile(
-    r"""(?ix) ([\w-]* (?: password | passwd | passphrase | secret | api[_-]?key | access[_-]?token
-    | authorization)) (['"]? \s* [:=] \s*) ((?: \[ | ['"] )*) ((?: bearer | basic ) \s+)?
-    [^\s'",;&)\]]+"""
+    r"""(?ix) ([\w-]* (?: password | passwd | passphrase | secret | api[_-]?key | access[_-]?token))
+    ( \s* = \s* ['"]? | ['"] \s* : \s* (?: \[ \s* )? ['"] | \s+ (?<=--api-key\s) )
+    (?!\*\*\*) [^\s'",;&)\]]+
+    | (authorization ['"]? \s* : \s* ['"]?) (?: (?: bearer | basic ) \s+ )? [^\s'",;&)\]]+"""
 )
 """``password=…``, ``'api_key': ['…']``, ``Authorization: Bearer …``."""
 _KEY = re.compile(r"\bsk-[\w-]{16,}")
@@ -52,7 +53,9 @@ def shown_url(url: str) -> str:
         user, colon, _ = login.partition(":")
         of_database = not scheme.casefold().endswith(("http", "https"))
         login = f"{user}:{_CUT}" if of_database and colon else user if of_database else _CUT
-    query = "" if mark != "?" else "?" + "&".join(map(_parameter, tail.partition("#")[0].split("&")))
+    query = (
+        "" if mark != "?" else "?" + "&".join(map(_parameter, tail.partition("#")[0].split("&")))
+    )
     return f"{scheme}://{login}{at}{place}{query}"
 
 
@@ -67,9 +70,14 @@ def redacted(text: str, *secrets: str) -> str:
     for secret in sorted({*known, *secrets} - {""}, key=len, reverse=True):
         text = text.replace(secret, _CUT)
     text = _SPACED.sub(_CUT, text)
-    text = _URL.sub(lambda found: shown_url(found[0]), text)
-    text = _NAMED.sub(lambda found: f"{found[1]}{found[2]}{found[3]}{found[4] or ''}{_CUT}", text)
+    text = _URL.sub(_url, text)
+    text = _NAMED.sub(lambda found: f"{found[1] or found[3]}{found[2] or ''}{_CUT}", text)
     return _KEY.sub(_CUT, text)
+
+
+def _url(found: re.Match[str]) -> str:
+    url = found[0].rstrip(":;,.!)]}>'\"")  # the sentence's own
+    return shown_url(url) + found[0][len(url) :]
 
 
 def _parameter(given: str) -> str:

@@ -70,4 +70,6 @@ def _show_fault(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """A fault of our own with its traceback, which may quote an address."""
-    print(redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+    print(
+        redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr
+    )
