@@ -58,6 +58,8 @@ class Attempts:
     agent: AgentSpec
     policy: Policy
     engine: Engine
+    model: str
+    """The model's digest, as the run's first event has it."""
     context: str | None
     seed: int
     recording: Recording
@@ -135,7 +137,7 @@ class Attempts:
             prompt=list(origin.ids),
             sampling=(operation.sampling or self.agent.sampling).as_json(),
             controls={tag: str(control) for tag, control in origin.controls.items()},
-            model=self.engine.info.model_digest,
+            model=self.model,
             attempt=attempt,
             index=work.index,
         )

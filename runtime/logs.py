@@ -6,8 +6,12 @@ warnings. Every line carries the run's id, and the thought's where there is one.
 
 import logging
 import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 import structlog
+
+from .redaction import redacted
 
 __all__ = ["get_logger", "show_logs"]
 
@@ -23,6 +27,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             structlog.stdlib.add_logger_name,
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact,
             structlog.processors.JSONRenderer(),
         ],
     ).bind()  # once, for what is bound at each line costs more than a line that nobody reads
@@ -30,5 +35,18 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 def show_logs(verbose: bool) -> None:
     """For the command line: everything on stderr when ``verbose``, else errors only."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Redacting("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("secateur").setLevel(logging.INFO if verbose else logging.ERROR)
+
+
+def _redact(logger: Any, method: str, said: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {key: redacted(it) if isinstance(it, str) else it for key, it in said.items()}
+
+
+class _Redacting(logging.Formatter):
+    """What other libraries log, tracebacks too, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))

@@ -1,17 +1,27 @@
 """Whether a run can be resumed, and with what."""
 
+from dataclasses import replace
 from pathlib import Path
 from stat import S_IMODE
 
 from ..agents.spec import AgentSpec
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
+from .engines.protocol import EngineInfo
+from .engines.weights import SAME_NATS, apart
 from .fingerprint import changed, fingerprint
 from .history import History, read_history
 from .ledger.events import RunStatus
 from .ledger.ledger import Ledger
 
-__all__ = ["ResumeError", "RunOverError", "check_resumable", "lay_out_again", "read_run"]
+__all__ = [
+    "ResumeError",
+    "RunOverError",
+    "as_it_began",
+    "check_resumable",
+    "lay_out_again",
+    "read_run",
+]
 
 
 class ResumeError(SecateurError):
@@ -60,6 +70,26 @@ def check_resumable(
             f"run {run} has another policy{named} ({began['policy'][:12]}, not "
             f"{policy.digest[:12]}): leave the policy out, or run it anew"
         )
+
+
+def as_it_began(history: History, info: EngineInfo) -> EngineInfo:
+    """What the run is bound to, where the engine still has the model that it began with.
+
+    A run that version 0.1 began names the model by the files that 0.1 knew of, and goes on under
+    that name. Raises :class:`ResumeError` where a server's weights are not those of before; other
+    differences are found when the run's record is opened again.
+    """
+    run, began = history.run, history.started
+    before = began.get("probe", ())
+    if before and info.probe and apart(before, info.probe) > SAME_NATS:
+        raise ResumeError(
+            f"run {run} began on a server with other weights: a fixed text's tokens are "
+            f"{apart(before, info.probe):.2f} nats apart; serve those, or run it anew"
+        )
+    of_0_1 = "weights" not in began
+    if of_0_1 and began["digests"]["model"] == info.former_digest:
+        return replace(info, model_digest=info.former_digest)
+    return info
 
 
 def _check_end(history: History, agent: AgentSpec) -> None:

@@ -18,7 +18,7 @@ from ..gates.policy import Policy
 from .acting import Acting
 from .attempts import Attempts
 from .budgets import Spending
-from .engines.protocol import Engine
+from .engines.protocol import Engine, EngineInfo
 from .fingerprint import fingerprint
 from .history import History, has_run
 from .ledger.events import RunStart, RunStatus
@@ -28,7 +28,8 @@ from .logs import get_logger
 from .performer import Performer
 from .recall import Recall, RecallingLog
 from .recording import Recording
-from .resuming import check_resumable, lay_out_again, read_run
+from .redaction import redacted
+from .resuming import as_it_began, check_resumable, lay_out_again, read_run
 from .scheduler import Halt, grow
 from .settings import Settings
 
@@ -114,6 +115,7 @@ class Session:
     began: float = field(default_factory=time.monotonic)
     _value: Any = None
     _history: History = field(default_factory=History)
+    _started_with: EngineInfo | None = None
     _performer: Performer | None = None
 
     async def perform(self, task: str | None) -> None:
@@ -137,7 +139,7 @@ class Session:
                     self.status, self.reason = RunStatus.CANCELLED, "interrupted"
                 else:
                     self.status = RunStatus.FAILED
-                    self.reason = str(error) or type(error).__name__
+                    self.reason = redacted(str(error)) or type(error).__name__
                 await self._finish_if_possible()
                 raise
             _log.info("run ended", status=self.status.value)
@@ -158,6 +160,11 @@ class Session:
         if self._performer is None:
             return ()
         return tuple(self._performer.recording.thoughts.values())
+
+    @property
+    def _info(self) -> EngineInfo:
+        """What the run's events are bound to: the model as the run began with it."""
+        return self._started_with or self.engine.info
 
     @property
     def _live(self) -> Performer:
@@ -207,6 +214,7 @@ class Session:
         history = self._history = await read_run(self.ledger, self.run)
         chosen = None if self.chosen is None else self._choose(self.chosen)
         check_resumable(history, self.agent, self.task, chosen)
+        self._started_with = as_it_began(history, self.engine.info)
         self.task, self.policy = history.task, history.policy
         self.seed = history.started["seed"]
         options = history.started["options"]
@@ -255,7 +263,10 @@ class Session:
             "plan": fingerprint(self.agent),
             "sandbox": str(self.folder.absolute()),
             "fresh": fresh,
-            "origin": dict(self.origin),
+            "origin": {
+                name: redacted(it) if isinstance(it, str) else it
+                for name, it in self.origin.items()
+            },
         }
         return RunStart(
             run=self.run,
@@ -264,7 +275,7 @@ class Session:
             context=self.context,
             seed=self.seed,
             policy=self.policy,
-            engine=self.engine.info,
+            engine=self._info,
             options=options,
         )
 
@@ -287,6 +298,7 @@ class Session:
             agent=self.agent,
             policy=self.policy,
             engine=self.engine,
+            model=self._info.model_digest,
             context=self.context,
             seed=self.seed,
             recording=recording,

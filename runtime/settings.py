@@ -12,6 +12,7 @@ from pydantic_settings import (
 )
 
 from ..gates.errors import SecateurError
+from .redaction import redacted
 
 __all__ = ["Settings", "SettingsError"]
 
@@ -51,10 +52,11 @@ class Settings(BaseSettings):
         try:
             super().__init__(**given)
         except tomllib.TOMLDecodeError as error:
-            raise SettingsError(f"{_FILE}: {error}; see docs/ledger.md for its keys") from None
+            said = redacted(str(error))
+            raise SettingsError(f"{_FILE}: {said}; see docs/ledger.md for its keys") from None
         except ValidationError as error:
             fault = error.errors()[0]
-            key = ".".join(map(str, fault["loc"]))
+            key = redacted(".".join(map(str, fault["loc"])))
             known = ", ".join(type(self).model_fields)
             raise SettingsError(
                 f"SECATEUR_{key.upper()} or {key!r} in {_FILE}: {fault['msg']}; keys are {known}"

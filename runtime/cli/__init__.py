@@ -1,6 +1,8 @@
 """The command line: one module for each group of commands."""
 
 import sys
+import traceback
+from types import TracebackType
 
 import typer
 from typer.exceptions import TyperException
@@ -8,6 +10,7 @@ from typer.exceptions import TyperException
 from ...gates.errors import SecateurError
 from ...pretraining.commands import app as pretrain_app
 from ..logs import show_logs
+from ..redaction import redacted
 from . import audit, db, decide, engine, integrity, judging, models, pictures, policy, run, taking
 
 __all__ = ["app", "main"]
@@ -42,6 +45,7 @@ def _settle(
 
 def main() -> None:
     """Run the command line: exit code 0 fine, 1 the thing failed, 2 usage; errors in one line."""
+    sys.excepthook = _show_fault
     try:
         code = app(standalone_mode=False)
     except SecateurError as error:
@@ -58,5 +62,14 @@ def main() -> None:
 
 def _say(message: str, code: int) -> int:
     if message:  # asking for help with no arguments has none
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {redacted(' '.join(message.split()))}", file=sys.stderr)
     return code
+
+
+def _show_fault(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of our own with its traceback, which may quote an address."""
+    print(
+        redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr
+    )

@@ -115,16 +115,18 @@ def show(run: RunArgument, db: DbOption = None, json_: JsonOption = False) -> No
     """
     with open_ledger(db) as audit:
         found, events, thoughts = audit.run(run), audit.events(run), audit.thoughts(run)
+    weights = _weights(events)
     if json_:
         print_json(
             found.as_json()
             | {
+                "weights": weights,
                 "graph": [thought.as_json() for thought in thoughts],
                 "events": [event.as_json() for event in events],
             }
         )
         return
-    for name, value in _facts(found).items():
+    for name, value in {**_facts(found), "weights": weights}.items():
         console().print(Text.assemble((f"{name:>10}  ", "bold"), value))
     _print_events(events)
 
@@ -340,6 +342,12 @@ def _print_events(events: Any) -> None:
             event.hash[:12],
         )
     print_table(shown, "no events, or none that fits")
+
+
+def _weights(events: Any) -> str:
+    """How it was known which model answers, at the run's start and whenever it went on."""
+    asked = [event.body for event in events if event.kind in ("run_started", "resumed")]
+    return ", then ".join(body.get("weights", "not recorded (version 0.1)") for body in asked)
 
 
 def _facts(run: RunRow) -> Mapping[str, str]:

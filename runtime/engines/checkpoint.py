@@ -1,7 +1,6 @@
 """A checkpoint folder, read and checked: model, tokenizer, vocabulary, and their digests."""
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import models
 from ...gates.vocabulary import Vocabulary
 from ...models.presets import find_preset, preset_of
+from .digests import folder_digests, weights_of
 from .protocol import EngineError, EngineInfo
 from .tokenizer import TagTokenizer
 
@@ -34,7 +34,6 @@ __all__ = [
 Precision = Literal["float32", "bfloat16", "float16"]
 
 _SHIPPED = Path(models.__file__).parent
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +109,8 @@ def name_of(folder: Path) -> str:
 
 
 def model_digest(folder: Path) -> str:
-    """SHA-256 over the name and SHA-256 of ``config.json`` and every weights file, by name."""
-    whole = hashlib.sha256()
-    for path in [folder / "config.json", *_weights(folder)]:
-        with path.open("rb") as file:
-            part = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path.name} {part}\n".encode())
-    return whole.hexdigest()
+    """SHA-256 over all that the model of a folder is read from (see :mod:`.digests`)."""
+    return folder_digests(folder)[0]
 
 
 def load_checkpoint(
@@ -133,11 +127,12 @@ def load_checkpoint(
     """
     folder = find_model(name)
     config = read_config(folder)
-    if not _weights(folder):
+    if not weights_of(folder):
         raise EngineError(
             f"{folder}: no weights (model.safetensors); save the model there (save_pretrained)"
         )
     tokenizer = load_tokenizer(folder, vocabulary)
+    now, former = folder_digests(folder)
     model = _ready(folder, device, dtype)
     width = int(model.get_input_embeddings().num_embeddings)
     if tokenizer.size > width:
@@ -155,7 +150,9 @@ def load_checkpoint(
         info=EngineInfo(
             engine="local",
             model=name_of(folder),
-            model_digest=model_digest(folder),
+            model_digest=now,
+            former_digest=former,
+            compared="weights compared",
             tokenizer_digest=tokenizer.digest,
             vocabulary=tokenizer.vocabulary,
             context_length=length,
@@ -166,10 +163,6 @@ def load_checkpoint(
         never=tuple({*roles["bos"], *roles["pad"]} - set(roles["eos"])),
         width=width,
     )
-
-
-def _weights(folder: Path) -> list[Path]:
-    return sorted(path for pattern in _WEIGHTS for path in folder.glob(pattern))
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -211,6 +204,7 @@ def load_model(folder: Path, dtype: Precision) -> Any:
                 folder,
                 dtype=getattr(torch, dtype),
                 local_files_only=True,
+                trust_remote_code=False,
                 output_loading_info=True,
             )
         except Exception as error:  # damaged files raise whatever their reader raises

@@ -9,9 +9,7 @@ judged by what it does, not by its name.
 """
 
 import asyncio
-import importlib.util
 import math
-import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from .checkpoint import find_model
+from .checkpoint import find_model, model_digest
 from .probe import PROBE_TEXT, TIMEOUT_S, USE_VLLM, Failure, Probe
-from .vllm.wire import base_url
+from .vllm.wire import Patience, Wire
+from .weights import NotComparedError, apart, score_here
 
 __all__ = ["Check", "Report", "check_server"]
 
@@ -34,7 +31,10 @@ _TRIES = 3  # on a busy machine a short stream may end before we get to close it
 _SETTLE_S = 10.0
 _NEAR = 0.05
 """Nats by which two readings of the same log-probability may differ on one server (bfloat16)."""
-_LOCAL_WEIGHTS_BYTES = 2 << 30  # larger models are not loaded for a comparison
+_LONGEST_S = 300.0
+"""For one check, however many answers it takes."""
+_LINE = 300
+"""Most characters of what a check saw."""
 _KNOWN = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp", "library": "Ollama"}
 """Servers by what /v1/models says of the owner."""
 
@@ -70,13 +70,9 @@ async def check_server(url: str, model: str | Path) -> Report:
     Raises :class:`EngineError` or ``VocabularyError`` for a folder that cannot be read; whatever
     is wrong with the server is in the report.
     """
-    address = base_url(url)
-    key = os.environ.get("VLLM_API_KEY")
-    async with aiohttp.ClientSession(
-        headers={"authorization": f"Bearer {key}"} if key else {},
-        timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-    ) as session:
-        probe = _Checks(address, session, find_model(model))
+    wire = Wire(url, Patience(answer_s=TIMEOUT_S, first_s=TIMEOUT_S, stall_s=TIMEOUT_S, retries=0))
+    try:
+        probe = _Checks(wire, find_model(model))
         checks: list[Check] = []
         for name, look, required, needs in probe.plan():
             missing = next((c.name for c in checks if c.name in needs and not c.ok), None)
@@ -86,17 +82,27 @@ async def check_server(url: str, model: str | Path) -> Report:
                 )
                 continue
             try:
-                checks.append(Check(name, True, await look(), None, required))
+                async with asyncio.timeout(_LONGEST_S):
+                    checks.append(Check(name, True, await look(), None, required))
             except Failure as wrong:
-                checks.append(Check(name, False, wrong.detail, wrong.remedy, required))
-    return Report(address, tuple(checks))
+                checks.append(Check(name, False, wrong.detail[:_LINE], wrong.remedy, required))
+            except TimeoutError:
+                said = f"not done within {_LONGEST_S:.0f} s"
+                checks.append(Check(name, False, said, "see whether it is stuck", required))
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+                    ValueError) as error:  # fmt: skip
+                said = f"an answer of another shape ({type(error).__name__})"
+                checks.append(Check(name, False, said, USE_VLLM, required))
+    finally:
+        await wire.aclose()
+    return Report(wire.url, tuple(checks))
 
 
 class _Checks(Probe):
     """The checks, and what they learn on the way."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, folder: Path) -> None:
-        super().__init__(url, session, folder)
+    def __init__(self, wire: Wire, folder: Path) -> None:
+        super().__init__(wire, folder)
         self.context = 0
         """Most tokens that the server takes."""
         self.free: list[float] = []
@@ -288,23 +294,13 @@ class _Checks(Probe):
 
     async def weights(self) -> str:
         """The server's numbers are those of our folder's weights."""
-        if importlib.util.find_spec("torch") is None:
-            raise Failure("not compared with the folder's weights", "pip install 'secateur[local]'")
-        size = sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
-        if size > _LOCAL_WEIGHTS_BYTES:
-            raise Failure(
-                f"not compared: the weights are {size / 2**30:.0f} GiB",
-                "compare their digest where they are served",
-            )
-        from .local import LocalEngine  # torch is loaded only where it is used
-
-        local = await asyncio.to_thread(LocalEngine.load, self.folder, device="cpu")
+        digest = model_digest(self.folder)
         try:
-            ours = (await local.annotate(self.prompt)).chosen[1:].tolist()
-        finally:
-            await local.aclose()
-        theirs = await self.own_log_probs()
-        mean = sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
+            ours = await asyncio.to_thread(score_here, self.folder, digest, tuple(self.prompt))
+        except NotComparedError as why:
+            detail, _, remedy = str(why).rpartition("; ")
+            raise Failure(f"not compared: {detail}", remedy) from None
+        mean = apart(ours, await self.own_log_probs())
         if mean > _NEAR:
             raise Failure(
                 f"log-probabilities differ from those of {self.folder} by {mean:.2f} a token: "
@@ -316,7 +312,9 @@ class _Checks(Probe):
     async def prefix_cache(self) -> str:
         """Asking again from an accepted prefix is cheap."""
         found = re.search(
-            r'cache_config_info\{[^}]*enable_prefix_caching="(\w+)"', await self.metrics()
+            r'^[\w:]*cache_config_info\{[^}\n]*enable_prefix_caching="(\w+)"',
+            await self.metrics(),
+            re.MULTILINE,
         )
         if found is None or found[1] != "True":
             raise Failure(
@@ -378,5 +376,5 @@ _GENERATED = "vllm:generation_tokens_total"
 
 def _generated(metrics: str) -> float:
     """Tokens generated so far, summed over the engines of one server."""
-    values = re.findall(rf"^{_GENERATED}\{{[^}}]*\}} (\S+)$", metrics, re.MULTILINE)
+    values = re.findall(rf"^{_GENERATED}\{{[^}}\n]*\}} (\S+)$", metrics, re.MULTILINE)
     return sum(map(float, values))

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from ...agents.prompt import Text
 from .checkpoint import load_tokenizer, read_config, roles_of
+from .protocol import EngineError
+from .vllm.wire import COMPLETIONS, LostError, RefusedError, StalledError, Wire
 
 __all__ = ["PROBE_TEXT", "TIMEOUT_S", "USE_VLLM", "Failure", "Probe"]
 
@@ -19,6 +19,8 @@ PROBE_TEXT = (
 """Digits, punctuation, a line end and letters that byte-level tokenizers split."""
 TIMEOUT_S = 60.0
 """For one answer."""
+_ASIDES = 8
+"""Events of a stream that bring no token."""
 USE_VLLM = "serve the model with vLLM (secateur engine serve MODEL)"
 
 
@@ -34,9 +36,8 @@ class Failure(Exception):  # noqa: N818 - it is an answer
 class Probe:
     """One server and one model folder, with what is known so far."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession, folder: Path) -> None:
-        self.url = url
-        self.session = session
+    def __init__(self, wire: Wire, folder: Path) -> None:
+        self.wire = wire
         self.folder = folder
         self.tokenizer = load_tokenizer(folder)
         self.columns = self.tokenizer.vocabulary.column_ids
@@ -119,15 +120,19 @@ class Probe:
     async def stream(self, tokens: int) -> AsyncGenerator[bytes, None]:
         """The events of a stream of exactly ``tokens`` tokens; closing it closes the connection."""
         body = self.body(max_tokens=tokens, ignore_eos=True, stream=True)
+        left = tokens + _ASIDES
         try:
-            async with self.session.post(f"{self.url}/v1/completions", json=body) as reply:
-                if reply.status >= 400:
-                    raise _refused(reply.status, await reply.text(errors="replace"))
-                async for line in reply.content:
-                    if line.startswith(b"data: {"):
-                        yield line
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
+            async with self.wire.stream(body) as (feed, events):
+                while events:
+                    left -= len(events)
+                    if left < 0:
+                        raise Failure(f"a stream of {tokens} tokens does not end", USE_VLLM)
+                    for event in events:
+                        yield event
+                    feed.progress()
+                    events = await feed.read()
+        except EngineError as error:
+            raise _failure(error, COMPLETIONS) from None
 
     async def tokenize(self, text: str) -> list[int]:
         """The server's token ids of a text, its special tokens read."""
@@ -145,25 +150,23 @@ class Probe:
     async def metrics(self) -> str:
         """The page at /metrics; empty where there is none."""
         try:
-            async with self.session.get(f"{self.url}/metrics") as reply:
-                return await reply.text(errors="replace") if reply.status == 200 else ""
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
+            return (await self.wire.whole("GET", "/metrics")).decode("utf-8", "replace")
+        except RefusedError:
+            return ""
+        except EngineError as error:
+            raise _failure(error, "/metrics") from None
 
     async def json(
         self, method: str, path: str, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """The JSON object that a path answers."""
         try:
-            async with self.session.request(method, self.url + path, json=body) as reply:
-                text = await reply.text(errors="replace")
-                if reply.status >= 400:
-                    raise _refused(reply.status, text, path)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(self.url, error) from None
+            text = await self.wire.whole(method, path, body)
+        except EngineError as error:
+            raise _failure(error, path) from None
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise Failure(
@@ -172,25 +175,22 @@ class Probe:
         return found
 
 
-def _refused(status: int, text: str, path: str = "/v1/completions") -> Failure:
-    try:
-        said = json.loads(text)
-        said = said.get("error", said)
-        said = said.get("message", said) if isinstance(said, dict) else said
-    except (ValueError, AttributeError):
-        said = text
-    line = " ".join(str(said).split())[:200]
-    if status in (401, 403):
-        return Failure(f"{path} wants a key ({status})", "set VLLM_API_KEY to the server's key")
-    if "logprob" in line and "max allowed" in line:
-        return Failure(line, "start vLLM with a higher --max-logprobs, or keep fewer tags")
-    if status == 404:
-        return Failure(f"there is no {path} ({status}: {line})", USE_VLLM)
-    return Failure(f"{path} refused ({status}): {line}", f"read the server's log, or {USE_VLLM}")
-
-
-def _unreachable(url: str, error: Exception) -> Failure:
-    if isinstance(error, TimeoutError):
-        return Failure(f"no answer within {TIMEOUT_S:.0f} s", "see whether the server is stuck")
-    line = " ".join(str(error).split()) or type(error).__name__
-    return Failure(line, f"start a server (secateur engine serve MODEL), or correct the URL {url}")
+def _failure(error: EngineError, path: str) -> Failure:
+    """What an error of the wire says of the server."""
+    detail, _, remedy = str(error).rpartition("; ")
+    match error:
+        case RefusedError(status=401 | 403 as status):
+            return Failure(f"{path} wants a key ({status})", remedy)
+        case RefusedError(said=said) if "logprob" in said and "max allowed" in said:
+            return Failure(said, "start vLLM with a higher --max-logprobs, or keep fewer tags")
+        case RefusedError(status=404, said=said):
+            return Failure(f"there is no {path} (404: {said})", USE_VLLM)
+        case RefusedError(status=status, said=said):
+            remedy = f"read the server's log, or {USE_VLLM}"
+            return Failure(f"{path} refused ({status}): {said}", remedy)
+        case StalledError():
+            return Failure(detail, "see whether the server is stuck")
+        case LostError():
+            return Failure(detail, remedy)
+        case _:
+            return Failure(detail, f"check the URL, or {USE_VLLM}")

@@ -11,6 +11,7 @@ from ...gates.evidence import Evidence
 from ...gates.vocabulary import BoundVocabulary
 
 __all__ = [
+    "Compared",
     "Engine",
     "EngineError",
     "EngineInfo",
@@ -20,6 +21,11 @@ __all__ = [
     "Token",
     "Usage",
 ]
+
+
+Compared = Literal["weights compared", "probe compared", "name only"]
+"""The weights were loaded here; or a server gives a fixed text the probabilities that the weights
+here give it; or it names the model and splits text as that does, and there is no more to go by."""
 
 
 class EngineError(SecateurError):
@@ -45,6 +51,12 @@ class EngineInfo:
     """The token that starts every document, for ``Special(info.bos)``; engines never add it."""
     eos: str | None = None
     """The token that ends a document, and a generation."""
+    former_digest: str | None = None
+    """What version 0.1 made of the same model, whose runs go on with it."""
+    compared: Compared = "name only"
+    """How it is known that this model answers."""
+    probe: tuple[float, ...] = ()
+    """Of a server, log p of a fixed text's tokens: a resumed run compares them."""
 
 
 @dataclass(slots=True)

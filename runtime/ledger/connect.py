@@ -15,6 +15,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.event import listens_for
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from ..redaction import redacted, shown_url
 from . import tables
 from .errors import LedgerError
 
@@ -62,8 +63,15 @@ def address(url: str | Path) -> URL:
         return URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         parsed = make_url(text)
-    except ArgumentError:
-        raise LedgerError(f"{text} is no database URL: write a path or postgresql://…") from None
+    except (ArgumentError, ValueError):
+        raise LedgerError(
+            f"{shown_url(text)} is no database URL: write a path or postgresql://…"
+        ) from None
+    if parsed.host and "@" in parsed.host:  # half of the password would be looked up as a host
+        raise LedgerError(
+            f"{shown_url(text)} has an @ in its password: write it as %40, or leave the password "
+            "to ~/.pgpass or PGPASSWORD"
+        )
     backend = parsed.get_backend_name()
     if backend == "postgresql" and "+" not in parsed.drivername:
         return parsed.set(drivername="postgresql+psycopg")
@@ -355,10 +363,10 @@ def keep_off(out: Path, where: URL) -> None:
 
 
 def place(where: URL) -> str:
-    """How a person would name it: the path, or the URL without its password."""
+    """How a person would name it: the path, or the URL without its secrets."""
     if where.get_backend_name() == "sqlite":
         return str(where.database)
-    return where.render_as_string(hide_password=True)
+    return shown_url(where.render_as_string(hide_password=False))
 
 
 @contextmanager
@@ -375,7 +383,7 @@ def explain(error: Exception, name: str) -> str:
     if isinstance(error, LedgerError):
         return str(error)
     original = error.orig if isinstance(error, DBAPIError) else error
-    said = (str(original).strip().splitlines() or [type(error).__name__])[0]
+    said = redacted((str(original).strip().splitlines() or [type(error).__name__])[0])
     if 'database "' in said and "does not exist" in said:
         return f"{name} does not exist: make it with createdb, then run `secateur db upgrade`"
     known = {

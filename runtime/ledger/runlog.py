@@ -59,6 +59,8 @@ class RunLog(Appender):
         body = {
             **described,
             "digests": self._digests,
+            "weights": info.compared,
+            **({"probe": list(info.probe)} if info.probe else {}),
             "context_length": info.context_length,
             "vocabulary": info.vocabulary.vocabulary.model_dump(mode="json"),
             "token_ids": info.vocabulary.ids,
@@ -97,7 +99,9 @@ class RunLog(Appender):
         with self._lock:
             before, self._bound = self._bound, digest(now)
         try:
-            await self._append(EventKind.RESUMED, {"digests": now, "by": by, "reason": reason})
+            how = start.engine.compared
+            said = {"digests": now, "weights": how, "by": by, "reason": reason}
+            await self._append(EventKind.RESUMED, said)
         except BaseException:
             self._bound = before
             raise

@@ -33,19 +33,24 @@ from ....gates.canonical import digest
 from ....gates.control import BAN_BIAS, forced_ids, logit_bias
 from ....gates.evidence import LOG_FLOOR, Evidence
 from ....gates.sentences import SentenceStarts
+from ...logs import get_logger
 from ..asking import check_ids, check_length, check_request
-from ..checkpoint import find_model, load_tokenizer, model_digest, read_config, roles_of
-from ..protocol import EngineError, EngineInfo, Request, Token
+from ..checkpoint import find_model, load_tokenizer, read_config, roles_of
+from ..digests import folder_digests
+from ..protocol import Compared, EngineError, EngineInfo, Request, Token
 from ..spans import OpenSpans
 from ..tokenizer import TagTokenizer, TextStream
+from ..weights import SAME_NATS, NotComparedError, apart, score_here
 from ..writing import Writing
 from .chat import ChatTemplate
-from .identity import Identity, identify
-from .replies import Questions, read_choices, read_chunk, read_scores
+from .identity import Identity, identify, probe_ids
+from .replies import Questions, most_bytes, read_choices, read_chunk, read_scores
 from .tempering import tempering
-from .wire import COMPLETIONS, Patience, Wire
+from .wire import COMPLETIONS, Patience, Wire, base_url
 
 __all__ = ["VLLMEngine"]
+
+_log = get_logger(__name__)
 
 _MOST_COLUMNS = 128
 """Most ``logprob_token_ids`` of one vLLM request."""
@@ -153,13 +158,35 @@ class VLLMEngine:
             finally:
                 await wire.aclose()
 
+        now, former = folder_digests(folder)
+
+        def meet() -> tuple[Identity, Compared]:
+            identity = asyncio.run(ask())
+            ids = tuple(probe_ids(tokenizer, bos))
+            try:
+                ours = score_here(folder, now, ids, vocabulary)
+            except NotComparedError as why:
+                _log.info("weights not compared", reason=str(why))
+                return identity, "name only"
+            nats = apart(ours, identity.logs)
+            if nats > SAME_NATS:
+                raise EngineError(
+                    f"the server at {base_url(url)} has other weights than {folder}: a fixed "
+                    f"text's tokens are {nats:.2f} nats apart; serve that folder, or give --model "
+                    "the folder that is served"
+                )
+            return identity, "probe compared"
+
         # In a thread with a loop of its own: engines are opened within running loops too.
         with ThreadPoolExecutor(1) as thread:
-            identity = thread.submit(lambda: asyncio.run(ask())).result()
+            identity, compared = thread.submit(meet).result()
         info = EngineInfo(
             engine="vllm",
             model=folder.resolve().name,
-            model_digest=model_digest(folder),
+            model_digest=now,
+            former_digest=former,
+            compared=compared,
+            probe=tuple(round(log, 4) for log in identity.logs),
             tokenizer_digest=tokenizer.digest,
             vocabulary=tokenizer.vocabulary,
             context_length=identity.context_length,
@@ -220,9 +247,16 @@ class VLLMEngine:
                 while ends is None and not turned:
                     arrived = [drawn for event in events for drawn in read_chunk(event, asked)]
                     request.usage.generated += len(arrived)
+                    if arrived:
+                        feed.progress()
+                    if len(arrived) > writing.left:
+                        most = request.sampling.max_tokens
+                        raise self._wire.fault(f"sent more tokens than the {most} asked for")
                     for id_, chosen, belief, finish in arrived:
                         written, ends = writing.take(id_)
                         turned = spans.follow(id_)
+                        if finish == "length" and ends is None:
+                            raise self._wire.fault("ended the generation before max_tokens")
                         ends = ends or (None if turned else finish)
                         text.append(id_)
                         hazards = temper and temper(id_, chosen, belief)
@@ -346,7 +380,12 @@ class VLLMEngine:
     def _questions(self, never: frozenset[int] = frozenset()) -> Questions:
         identity = self._identity
         return Questions(
-            identity.name, self._columns, never, self._wire.fault, identity.fingerprint
+            identity.name,
+            self._columns,
+            never,
+            self._wire.fault,
+            identity.fingerprint,
+            self._width,
         )
 
     async def _beliefs(self, prompts: list[Sequence[int]]) -> list[list[float]]:
@@ -354,9 +393,9 @@ class VLLMEngine:
 
         async def ask(group: list[Sequence[int]]) -> list[list[float]]:
             body = self._question(group) | {"max_tokens": 1, "temperature": 0.0}
-            reply = await self._wire.json("POST", COMPLETIONS, body)
+            reply = await self._wire.json("POST", COMPLETIONS, body, most=most_bytes(group))
             choices = read_choices(reply, len(group), self._questions())
-            return [list(belief) for ((_, _, belief, _),) in choices]
+            return [list(belief) for _, _, belief, _ in choices]
 
         return await self._grouped(prompts, ask)
 
@@ -365,7 +404,8 @@ class VLLMEngine:
 
         async def ask(group: list[Sequence[int]]) -> list[list[float]]:
             body = {"model": self._identity.name, "prompt": group, "max_tokens": 1}
-            reply = await self._wire.json("POST", COMPLETIONS, body | {"prompt_logprobs": 0})
+            body |= {"prompt_logprobs": 0}
+            reply = await self._wire.json("POST", COMPLETIONS, body, most=most_bytes(group))
             return read_scores(reply, group, self._questions())
 
         return await self._grouped(texts, ask)

@@ -12,15 +12,13 @@ from typing import Any
 from ....agents.prompt import Special, Text
 from ..protocol import EngineError
 from ..tokenizer import TagTokenizer
+from ..weights import SAME_NATS, apart
 from .replies import Questions, read_scores
 from .wire import COMPLETIONS, RefusedError, Wire
 
-__all__ = ["Identity", "identify"]
+__all__ = ["Identity", "identify", "probe_ids"]
 
 _PROBE = "The quick brown fox restarts 3 services, then says so. it is up\n"
-_SAME = 0.1
-"""Nats by which the same weights may differ on average from one batch, or kernel, to the next;
-another checkpoint differs by more than ten times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,9 @@ class Identity:
             was, is_ = getattr(self, what), getattr(now, what)
             if was != is_:
                 return f"its {what.replace('_', ' ')} is {is_!r} and was {was!r}"
-        apart = sum(abs(a - b) for a, b in zip(self.logs, now.logs, strict=True))
-        if not apart <= _SAME * len(self.logs):
-            return f"a fixed text's tokens are {apart / len(self.logs):.2f} nats apart"
+        nats = apart(self.logs, now.logs)
+        if nats > SAME_NATS:
+            return f"a fixed text's tokens are {nats:.2f} nats apart"
         return None
 
 
@@ -58,19 +56,24 @@ async def identify(wire: Wire, folder: Path, tokenizer: TagTokenizer, bos: str |
     served = _served(await wire.json("GET", "/v1/models"), folder, wire)
     name = served["id"]
     await _check_tokenizer(wire, name, folder, tokenizer)
-    text = tokenizer.encode([*([Special(bos)] if bos else []), Text(_PROBE)])
+    text = probe_ids(tokenizer, bos)
     body = {"model": name, "prompt": text, "max_tokens": 1, "prompt_logprobs": 0}
     scored = await wire.json("POST", COMPLETIONS, body)
     asked = Questions(name, (), frozenset(), wire.fault)
-    fingerprint = scored.get("system_fingerprint")
+    fingerprint, root = scored.get("system_fingerprint"), served.get("root")
     return Identity(
         name=name,
-        root=str(served.get("root")),
+        root=root if isinstance(root, str) else "unknown",
         context_length=_length(served, wire.fault),
         version=await _version(wire),
         fingerprint=fingerprint if isinstance(fingerprint, str) else None,
         logs=tuple(read_scores(scored, [text], asked)[0]),
     )
+
+
+def probe_ids(tokenizer: TagTokenizer, bos: str | None) -> list[int]:
+    """The fixed text whose probabilities tell one model's weights from another's."""
+    return tokenizer.encode([*([Special(bos)] if bos else []), Text(_PROBE)])
 
 
 def _served(reply: dict[str, Any], folder: Path, wire: Wire) -> dict[str, Any]:
@@ -80,11 +83,12 @@ def _served(reply: dict[str, Any], folder: Path, wire: Wire) -> dict[str, Any]:
     if not cards:
         raise wire.fault("lists no model at /v1/models")
     wanted = folder.resolve().name
+    cards = [card for card in cards if isinstance(card.get("id"), str)]
     for card in cards:
-        for stated in (card.get("id"), card.get("root")):
-            if isinstance(card.get("id"), str) and Path(str(stated)).name == wanted:
+        for stated in (card["id"], card.get("root")):
+            if isinstance(stated, str) and Path(stated).name == wanted:
                 return card
-    names = ", ".join(str(card.get("id")) for card in cards)
+    names = ", ".join(card["id"][:80] for card in cards[:8]) or "models without names"
     raise EngineError(
         f"the server at {wire.url} serves {names}, not {wanted!r}; give --model the folder of the "
         f"served model, or serve it with --served-model-name {wanted}"
@@ -93,7 +97,7 @@ def _served(reply: dict[str, Any], folder: Path, wire: Wire) -> dict[str, Any]:
 
 def _length(served: dict[str, Any], fault: Callable[[str], EngineError]) -> int:
     length = served.get("max_model_len")
-    if not isinstance(length, int) or length < 1:
+    if type(length) is not int or length < 1:
         raise fault("does not say its max_model_len at /v1/models")
     return length
 

@@ -1,7 +1,7 @@
 """What a server's replies say, checked: whatever is missing or no number raises."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -13,7 +13,7 @@ from ....gates.evidence import LOG_FLOOR
 from ....gates.readings import HIGHEST
 from ..protocol import EngineError
 
-__all__ = ["Drawn", "Questions", "read_choices", "read_chunk", "read_scores"]
+__all__ = ["Drawn", "Questions", "most_bytes", "read_choices", "read_chunk", "read_scores"]
 
 _SERVER_FLOOR = -9999.0
 """What servers write for log 0, which JSON cannot hold."""
@@ -39,6 +39,8 @@ class Questions:
     """Makes the error of a server that does not behave."""
     fingerprint: str | None = None
     """What the server said of itself when it was first asked; None where it says nothing."""
+    width: int = 1 << 31
+    """Number of token ids that the model has."""
 
     @cached_property
     def beliefs(self) -> Callable[[Mapping[str, float]], Sequence[float]]:
@@ -60,20 +62,27 @@ def read_chunk(raw: bytes, asked: Questions) -> list[Drawn]:
         choices = chunk["choices"]
         if not choices and "usage" in chunk:
             return []  # a closing account
-        (choice,) = choices
-        return _tokens(choice, asked)
+        if len(choices) > 1 or choices[0].get("index", 0) != 0:
+            raise ValueError("sent another choice beside the one asked for")
+        return _tokens(choices[0], asked)
+    except orjson.JSONDecodeError:
+        number = b"NaN" in raw
+        said = "sent NaN for a log-probability" if number else "sent half an event"
+        raise asked.fault(said) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise asked.fault(_what_is_wrong(raw, asked, error)) from None
+        raise asked.fault(_what_is_wrong(orjson.loads(raw), asked, error)) from None
 
 
-def read_choices(reply: Mapping[str, Any], count: int, asked: Questions) -> list[list[Drawn]]:
-    """The tokens of each of ``count`` choices of a whole reply, in order of the prompts."""
+def read_choices(reply: Mapping[str, Any], count: int, asked: Questions) -> list[Drawn]:
+    """The one token of each of ``count`` choices of a whole reply, in order of the prompts."""
     try:
         _check_server(reply, asked)
-        choices = _ordered(reply, count)
-        return [_tokens(choice, asked) for choice in choices]
+        tokens = [_tokens(choice, asked) for choice in _ordered(reply, count)]
+        if any(len(drawn) != 1 for drawn in tokens):
+            raise ValueError("sent another number of tokens than the one asked for")
+        return [drawn for (drawn,) in tokens]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise asked.fault(_what_is_wrong(orjson.dumps(reply), asked, error)) from None
+        raise asked.fault(_what_is_wrong(reply, asked, error)) from None
 
 
 def read_scores(
@@ -97,12 +106,19 @@ def read_scores(
         raise asked.fault(f"{detail}, and cannot score text") from None
 
 
+def most_bytes(prompts: Iterable[Sequence[int]]) -> int:
+    """More than a reply on such prompts ever takes."""
+    return (4 << 20) + 1024 * sum(map(len, prompts))
+
+
 def _check_server(reply: Mapping[str, Any], asked: Questions) -> None:
     if reply["model"] != asked.model:
-        raise ValueError(f"answers as model {reply['model']!r}, and {asked.model!r} was asked")
+        was = _plain(reply["model"])
+        raise ValueError(f"answers as model {was}, and {asked.model!r} was asked")
     print_ = reply.get("system_fingerprint")
     if print_ is not None and asked.fingerprint is not None and print_ != asked.fingerprint:
-        raise ValueError(f"is {print_!r} now, and was {asked.fingerprint!r} when the run began")
+        now = _plain(print_)
+        raise ValueError(f"is {now} now, and was {asked.fingerprint!r} when the run began")
 
 
 def _tokens(choice: dict[str, Any], asked: Questions) -> list[Drawn]:
@@ -110,7 +126,7 @@ def _tokens(choice: dict[str, Any], asked: Questions) -> list[Drawn]:
     finish = choice["finish_reason"]
     if not ids:
         if finish is not None:
-            raise ValueError(f"ended the generation ({finish}) without a token")
+            raise ValueError(f"ended the generation ({_plain(finish)}) without a token")
         return []
     logs = choice["logprobs"]
     own, tops = logs["token_logprobs"], logs["top_logprobs"]
@@ -123,9 +139,16 @@ def _tokens(choice: dict[str, Any], asked: Questions) -> list[Drawn]:
         # One comparison each for what is no number, log 0, or above log 1.
         if not (log + sum(belief) > _SERVER_FLOOR and log <= HIGHEST and max(belief) <= HIGHEST):
             log, belief = _log_p(log), [_log_p(value) for value in belief]
+        if type(id_) is not int or not 0 <= id_ < asked.width:
+            raise ValueError(
+                f"drew token {_plain(id_)}, which is none of the model's {asked.width}"
+            )
         if id_ in asked.forbidden:
             raise ValueError(f"drew token {id_}, which logit_bias forbids")
         drawn.append((id_, log, belief, None))
+    for id_, name in zip(ids, logs.get("tokens") or (), strict=False):
+        if isinstance(name, str) and name.startswith("token_id:") and name[9:] != str(id_):
+            raise ValueError(f"calls token {id_} {_plain(name)}")
     if finish is not None:
         drawn[-1] = (*drawn[-1][:3], _FINISHES[finish])
     return drawn
@@ -145,33 +168,40 @@ def _ordered(reply: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
 def _log_p(value: Any) -> float:
     """A log-probability as evidence holds it. Raises ``ValueError`` for what is none."""
     if not isinstance(value, float | int) or not -math.inf < value <= HIGHEST:
-        raise ValueError(f"sent {value} for a log-probability")
+        raise ValueError(f"sent {_plain(value)} for a log-probability")
     return LOG_FLOOR if value <= _SERVER_FLOOR else float(value)
 
 
-def _what_is_wrong(raw: bytes, asked: Questions, error: Exception) -> str:
+def _plain(value: Any) -> str:
+    """A value for one line; what holds others, however deep, is named by its kind."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)[:80]
+    return f"a {type(value).__name__}"
+
+
+def _what_is_wrong(reply: Any, asked: Questions, error: Exception) -> str:
     """Why a reply could not be read, for the one line that somebody reads."""
-    if isinstance(error, orjson.JSONDecodeError):
-        return "sent NaN for a log-probability" if b"NaN" in raw else "sent half an event"
-    reply = orjson.loads(raw)
     if isinstance(reply, dict) and "error" in reply:
         said = reply["error"]
-        said = said.get("message", said) if isinstance(said, dict) else said
-        return f"broke off with an error ({' '.join(str(said).split())[:160]})"
+        said = said.get("message") if isinstance(said, dict) else said
+        said = said if isinstance(said, str) else _plain(said)
+        return f"broke off with an error ({' '.join(said.split())[:160]})"
     if isinstance(error, ValueError):
         return str(error)
     for choice in _choices(reply):
         if choice.get("logprobs") is None:
             return "sent tokens without log-probabilities"
         reason = choice.get("finish_reason")
-        if reason is not None and reason not in _FINISHES:
-            return f"ended the generation with {reason!r}"
-        for top in choice["logprobs"].get("top_logprobs") or []:
+        if reason is not None and reason not in (*_FINISHES,):
+            return f"ended the generation with {_plain(reason)}"
+        logs = choice["logprobs"]
+        tops = logs.get("top_logprobs") if isinstance(logs, dict) else None
+        for top in tops if isinstance(tops, list) else []:
             for key, literal in asked.columns:
                 if isinstance(top, dict) and key not in top:
                     return f"left out the probability of {literal}"
                 if isinstance(top, dict) and not isinstance(top[key], float | int):
-                    return f"sent {top[key]!r} for the probability of {literal}"
+                    return f"sent {_plain(top[key])} for the probability of {literal}"
     return f"sent a reply of another shape ({type(error).__name__}: {error})"
 
 
