@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS   := -c constraints.txt
 VLLM   ?= .venv-vllm
 
-.PHONY: demo test test-vllm check bench damage clean
+.PHONY: demo test test-deep test-vllm check bench damage clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.local  ## Run one task under pressure three times and compare what happened.
@@ -14,6 +14,10 @@ demo: $(VENV)/.local  ## Run one task under pressure three times and compare wha
 
 test: $(VENV)/.dev  ## Run the tests.
 	$(BIN)/python -m pytest -q
+
+test-deep: export SECATEUR_HYPOTHESIS := deep
+test-deep: $(VENV)/.dev  ## Run the property tests on ten times as many examples, others each time.
+	$(BIN)/python -m pytest -q -m hypothesis --timeout=0
 
 test-vllm: export SECATEUR_REQUIRE := vllm
 test-vllm: export SECATEUR_VLLM_PYTHON := $(abspath $(VLLM))/bin/python

@@ -63,7 +63,8 @@ class Evidence:
     """Those of ``starts`` where a line starts. None where that was not kept: then every start is
     read for every tag."""
     fault: str | None = None
-    """Why the generation was broken off where no rule was reached; such a thought never passes."""
+    """Why the generation was broken off where no rule was reached; such a thought never passes.
+    Where a token could not be stored, what was said of it; its row, if it has one, is NaN."""
 
     def with_sentences(self, sentences: tuple[SentenceScore, ...]) -> "Evidence":
         """The same evidence with the posterior's terms added."""

@@ -62,17 +62,16 @@ def decide(
             if verdict is not None:
                 return verdict
         return watch.finish(evidence)
-    except UnreadableError as error:
-        return policy.broken(str(error))
-    except Exception as error:  # A gate that fails must not open: fail closed, and say why.
-        return policy.broken(_failure(error))
+    except Exception as error:
+        return policy.broken(_said(error))
 
 
 class StreamGate:
     """Reads a thought while it is generated, and keeps its evidence.
 
     Numbers are rounded to float16 before anything reads them, so the verdict is made from what is
-    stored, and :func:`decide` on :meth:`evidence` gives the same one.
+    stored, and :func:`decide` on :meth:`evidence` gives the same one. Of a token that cannot be
+    stored the evidence keeps what was said of it.
     """
 
     def __init__(
@@ -91,8 +90,10 @@ class StreamGate:
         self._judgement: Judgement | None = None
         try:
             self._watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
-        except UnreadableError as error:
-            self._judgement = policy.broken(str(error))
+        except Exception as error:
+            self._judgement = policy.broken(_said(error))
+        self._fault: str | None = None
+        """Why the last token could not be stored."""
         self._columns = tuple(column.token for column in vocabulary.vocabulary.columns)
         self._row = struct.Struct(f"<{1 + len(self._columns)}e")
         """log p of the token itself, then its beliefs; float16, little endian."""
@@ -117,10 +118,8 @@ class StreamGate:
         if self._judgement is None:
             try:
                 self._judgement = self._take(token)
-            except UnreadableError as error:
-                self._judgement = self._policy.broken(str(error))
-            except Exception as error:  # A gate that fails must not open, as in decide.
-                self._judgement = self._policy.broken(_failure(error))
+            except Exception as error:
+                self._judgement = self._policy.broken(_said(error))
         return self._judgement
 
     @property
@@ -152,10 +151,8 @@ class StreamGate:
         if self._judgement is None:
             try:
                 self._judgement = self._watch.finish(evidence)
-            except UnreadableError as error:
-                self._judgement = self._policy.broken(str(error))
-            except Exception as error:  # A gate that fails must not open, as in decide.
-                self._judgement = self._policy.broken(_failure(error))
+            except Exception as error:
+                self._judgement = self._policy.broken(_said(error))
         return self._judgement
 
     def evidence(self) -> Evidence:
@@ -172,24 +169,29 @@ class StreamGate:
             sampler=sampler if self._sampler_rows else None,
             starts=tuple(self._starts),
             lines=None if self._sentences is None else tuple(self._lines),
+            fault=self._fault,
         )
 
     def _take(self, token: TokenLike) -> Verdict | None:
-        length = len(token.text)
+        here = len(self._ids)
+        if not (isinstance(token.id, int) and isinstance(token.text, str)):
+            self._fault = f"token {here}: its id or its text has the wrong type"
+            raise UnreadableError(self._fault)  # there is nothing else to store of it
         row, sampler_row, fault = self._pack(token)
         place = None if self._sentences is None else self._sentences.step(token.id, token.text)
         start = None if place is None else place.start
         if start is not None:
-            self._starts.append(len(self._ids))
+            self._starts.append(here)
         if start == "line":
-            self._lines.append(len(self._ids))
-        self._ids.append(token.id)
+            self._lines.append(here)
+        self._ids.append(int(token.id))
         self._offsets.append(self._length)
-        self._length += length
+        self._length += len(token.text)
         self._rows += row
         self._sampler_rows += sampler_row
         if fault is not None:
-            raise UnreadableError(f"token {len(self._ids) - 1}: {fault}")
+            self._fault = f"token {here}: {fault}"
+            raise UnreadableError(self._fault)
         chosen, *belief = self._row.unpack(row)
         sampler = self._sampler_row.unpack(sampler_row) if sampler_row else None
         return self._watch.step(token.id, chosen, belief, sampler, start)
@@ -197,10 +199,11 @@ class StreamGate:
     def _pack(self, token: TokenLike) -> tuple[bytes, bytes, str | None]:
         """The rows as float16, and what is wrong with them if they cannot be stored.
 
-        A row that cannot be stored is kept as NaN, so that it is Broken on replay as well.
+        A row that cannot be stored is kept as NaN, and the evidence says why.
         """
-        sampled = bool(self._sampler_rows) if self._ids else token.sampler is not None
+        sampled = bool(self._sampler_rows)
         try:
+            sampled = sampled if self._ids else token.sampler is not None
             row = self._row.pack(token.chosen, *token.belief)
             sampler_row = b""
             if token.sampler is not None:
@@ -210,19 +213,23 @@ class StreamGate:
             fault = "the sampler's probabilities come and go within one generation"
         except OverflowError:
             fault = f"a log p lies beyond float16; engines write {LOG_FLOOR:g} for zero"
-        except (struct.error, TypeError):
+        except Exception:
             fault = (
-                f"{_count(token.belief)} beliefs and {_count(token.sampler)} of the sampler came "
-                f"for the {len(self._columns)} columns {', '.join(self._columns)}"
+                f"{_count(token, 'belief')} beliefs and {_count(token, 'sampler')} of the sampler "
+                f"came for the {len(self._columns)} columns {', '.join(self._columns)}"
             )
         width = len(self._columns)
         blank = self._sampler_row.pack(*[math.nan] * width) if sampled else b""
         return self._row.pack(*[math.nan] * (1 + width)), blank, fault
 
 
-def _failure(error: Exception) -> str:
+def _said(error: Exception) -> str:
+    """Why no reading was made, in one line. A gate that fails must not open, so this is Broken."""
+    if isinstance(error, UnreadableError):
+        return str(error)
     return f"the gate failed: {type(error).__name__}: {error}"
 
 
-def _count(values: Sequence[float] | None) -> str:
-    return "none" if values is None else str(len(values))
+def _count(token: TokenLike, name: str) -> str:
+    values = getattr(token, name, None)
+    return "none" if values is None else str(len(values)) if hasattr(values, "__len__") else "one"

@@ -271,7 +271,10 @@ def read(
 def rows(
     evidence: Evidence,
 ) -> Iterator[tuple[int, float, list[float], list[float] | None, Start | Literal["unsaid"] | None]]:
-    """The evidence token by token, as :meth:`Meter.step` takes it."""
+    """The evidence token by token, as :meth:`Meter.step` takes it.
+
+    Raises :class:`UnreadableError` with what was said of a token that could not be stored.
+    """
     chosen, beliefs = evidence.chosen.tolist(), evidence.belief.tolist()
     samplers = None if evidence.sampler is None else evidence.sampler.tolist()
     starts: dict[int, Start | Literal["unsaid"]]
@@ -281,6 +284,8 @@ def rows(
         starts = dict.fromkeys(evidence.starts, "sentence")
         starts |= dict.fromkeys(evidence.lines, "line")
     for index, token in enumerate(evidence.token_ids):
+        if evidence.fault is not None and math.isnan(chosen[index]):
+            raise UnreadableError(evidence.fault)
         sampler = None if samplers is None else samplers[index]
         yield token, chosen[index], beliefs[index], sampler, starts.get(index)
 

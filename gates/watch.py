@@ -135,9 +135,9 @@ class Watch:
         convicting = self._rules.convicting
         try:
             check_sentences((sentence,), [rule.tag for rule in convicting], sentence.end)
-        except UnreadableError:
+            found = posteriors(sentence)
+        except Exception:  # what cannot be read is Broken, and decide says why
             return True
-        found = posteriors(sentence)
         return any(
             (found[tag] if calibration is None else calibration.apply(found[tag])) >= at
             for tag, at, calibration in convicting

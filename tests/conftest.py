@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 from secateur.agents.prompt import Ids, Piece, Special, Text
 from secateur.gates.evidence import Evidence
@@ -17,6 +18,26 @@ from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
 from secateur.runtime.engines.protocol import Engine, EngineError, EngineInfo, Request, Token
 
 TAGS = ("deceit", "powerseeking", "angry")
+
+# Property tests: the same examples each time, or ever new ones (`make test-deep`). No deadline: a
+# busy machine is no failed claim.
+settings.register_profile("fixed", derandomize=True, max_examples=300, deadline=None)
+settings.register_profile("deep", max_examples=3_000, deadline=None, print_blob=True)
+PROFILE = os.environ.get("SECATEUR_HYPOTHESIS", "fixed")
+settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In ``deep``, a property that asks for fewer examples, being slow, gets its share of more."""
+    if PROFILE == "fixed":
+        return
+    all_ = settings.get_profile(PROFILE).max_examples
+    share = all_ // settings.get_profile("fixed").max_examples
+    for test in {getattr(item, "obj", None) for item in items if "hypothesis" in item.keywords}:
+        asked = test._hypothesis_internal_use_settings  # no decorator may be laid over another
+        if asked.max_examples != all_:
+            more = settings(asked, max_examples=share * asked.max_examples)
+            test._hypothesis_internal_use_settings = more
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from secateur.gates.evidence import Evidence
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
-
-# A busy machine is no failed claim.
-settings.register_profile("busy", deadline=None)
-settings.load_profile("busy")
 
 
 def bind(*tags: dict) -> BoundVocabulary:

@@ -86,8 +86,6 @@ def test_the_streamed_verdict_is_the_decision_on_the_stored_evidence(
         assert "rate" in replayed.scores["deceit"], "judged as a finished thought"
         if not replayed.action.keeps:
             assert {c.reading for c in replayed.crossings if not c.action.keeps} == {"rate"}
-    elif isinstance(streamed, Broken):
-        assert isinstance(replayed, Broken)
     else:
         assert replayed == streamed
         assert not streamed.action.keeps
@@ -312,9 +310,7 @@ def test_a_token_that_cannot_be_read_is_broken_now_and_on_replay(
     assert isinstance(judgement, Broken)
     assert judgement.action is action
     assert gate.feed(step(0.1, 0.1)) is judgement, "what is broken stays broken"
-    seen = gate.evidence()
-    if len(seen.token_ids) == 2:
-        assert isinstance(decide(watching, seen, spans), Broken)
+    assert decide(watching, gate.evidence(), spans) == judgement
 
 
 def test_a_sampler_that_disappears_is_broken(spans, step):
