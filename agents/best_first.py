@@ -72,7 +72,7 @@ class BestFirst:
     def _taken(self, state: _Frontier, thoughts: Sequence[Thought], level: int) -> _Frontier:
         places, found, ended = list(state.open), list(state.found), list(state.ended)
         for thought in thoughts:
-            if self.until is not None and self.until(thought):
+            if self.until is not None and self.until(thought.shown):
                 found.append(thought)
             elif level == self.depth:
                 ended.append(thought)

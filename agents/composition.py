@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from .budget import Budget
 from .errors import PlanError
@@ -19,7 +19,7 @@ from .joins import First
 from .judging import GradeMachine, ImproveMachine, VoteMachine
 from .leaves import AskLeaf, Leaf
 from .machines import Growth, Machine
-from .operations import Ask, Check, KeepBest, KeepValid, Operation, Score
+from .operations import Act, Apply, Ask, Check, KeepBest, KeepValid, Operation, Score, Split
 from .strategy import Strategy
 from .thought import Scene, Thought
 
@@ -33,10 +33,22 @@ __all__ = [
     "Race",
     "Repeat",
     "Search",
+    "Source",
     "Step",
     "Voted",
     "checked_plan",
 ]
+
+
+class Source(NamedTuple):
+    """What makes thoughts at one place of a plan."""
+
+    name: str
+    kind: Literal["judged", "unjudged", "function", "unknown"]
+    """Asked of the model with or without ``calls=``; made by a function; told by the run alone."""
+
+
+Sources = frozenset[Source]
 
 
 class Plan:
@@ -49,6 +61,14 @@ class Plan:
 
     def steps(self) -> Iterator[Operation]:
         """Every operation in the plan that is known before it runs."""
+        raise TypeError(f"{type(self).__name__} is no plan")
+
+    def sources(self, given: Sources) -> Sources:
+        """What makes the thoughts that leave the plan, where ``given`` makes those that enter it.
+
+        Raises :class:`PlanError` where an ``act`` gets thoughts that can never be judged as its
+        calls; what is not known before the run is checked when it acts.
+        """
         raise TypeError(f"{type(self).__name__} is no plan")
 
     @property
@@ -101,6 +121,19 @@ class Step(Plan):
     def steps(self) -> Iterator[Operation]:
         yield self.operation
 
+    def sources(self, given: Sources) -> Sources:
+        match self.operation:
+            case Ask() as operation:
+                passes = frozenset() if operation.unless is None else given
+                return passes | {_asked(operation)}
+            case Split() | Apply() as operation:
+                return frozenset({Source(operation.name, "function")})
+            case Act() as operation:
+                _check_act(operation, given)
+                return given | {Source(operation.name, "function")}
+            case _:
+                return given
+
     @property
     def hurries(self) -> bool:
         return isinstance(self.operation.join, First)
@@ -114,6 +147,9 @@ class _Several(Plan):
         for part in self.parts:
             yield from part.steps()
 
+    def sources(self, given: Sources) -> Sources:
+        return frozenset().union(*(part.sources(given) for part in self.parts))
+
     @property
     def size(self) -> int:
         return sum(part.size for part in self.parts)
@@ -126,6 +162,11 @@ class _Several(Plan):
 @dataclass(frozen=True)
 class Chain(_Several):
     """Each part feeds the next."""
+
+    def sources(self, given: Sources) -> Sources:
+        for part in self.parts:
+            given = part.sources(given)
+        return given
 
     def start(self, growth: Growth, number: int) -> Machine:
         return ChainMachine(growth, self.parts, number)
@@ -162,6 +203,10 @@ class _Wrapped(Plan):
     def steps(self) -> Iterator[Operation]:
         yield from self.inner.steps()
 
+    def sources(self, given: Sources) -> Sources:
+        """As of rounds: what came of one may enter the next, or leave at once."""
+        return given | self.inner.sources(given | self.inner.sources(given))
+
     @property
     def size(self) -> int:
         return self.inner.size
@@ -176,6 +221,9 @@ class Each(_Wrapped):
     """A copy for every thought."""
 
     budget: Budget | None = None
+
+    def sources(self, given: Sources) -> Sources:
+        return self.inner.sources(given)
 
     def start(self, growth: Growth, number: int) -> Machine:
         return EachMachine(growth, self.inner, number, self.budget)
@@ -229,13 +277,18 @@ class Growing(Plan):
     def steps(self) -> Iterator[Operation]:
         yield from ()
 
+    def sources(self, given: Sources) -> Sources:
+        return given | {Source(self.name, "unknown")}
+
     @property
     def size(self) -> int:
         return 1
 
     def _more(self, scene: Scene) -> Plan | None:
         more = self.function(scene)
-        return None if more is None else checked_plan(more)
+        if more is not None:
+            checked_plan(more).sources(frozenset({Source(self.name, "unknown")}))
+        return more
 
 
 @dataclass(frozen=True)
@@ -246,6 +299,9 @@ class _Judged(Plan):
     def steps(self) -> Iterator[Operation]:
         yield self.ask
         yield self.score
+
+    def sources(self, given: Sources) -> Sources:
+        return given
 
 
 @dataclass(frozen=True)
@@ -280,3 +336,23 @@ class Improving(Plan):
         yield self.check
         yield self.mend
         yield self.drop
+
+    def sources(self, given: Sources) -> Sources:
+        return given | {_asked(self.mend)}
+
+
+def _asked(ask: Ask) -> Source:
+    return Source(ask.name, "unjudged" if ask.calls is None else "judged")
+
+
+def _check_act(act: Act, given: Sources) -> None:
+    """Raise :class:`PlanError` for thoughts that no rule of scope ``action`` judges."""
+    unjudged = [source.name for source in given if source.kind == "unjudged"]
+    if not unjudged and any(source.kind in ("judged", "unknown") for source in given):
+        return
+    names = ", ".join(sorted(map(repr, unjudged or {source.name for source in given})))
+    raise PlanError(
+        f"{act.name}(…) would run calls that no rule of scope action has judged, from {names}: "
+        "give the same function to generate(…, calls=…), and let nothing stand between them that "
+        "makes other thoughts"
+    )

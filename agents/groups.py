@@ -137,7 +137,7 @@ class RepeatMachine(Group):
 
     def _round(self, thought: Thought, left: int) -> None:
         try:
-            through = left == 0 or self.until(thought)
+            through = left == 0 or self.until(thought.shown)
         except Exception as error:
             self.fail(thought, self.number, "repeat", f"until= raised {reason(error)}")
             return

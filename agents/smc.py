@@ -116,7 +116,7 @@ class SequentialMonteCarlo:
         return state if state.waiting else self._resampled(state)
 
     def _through(self, particle: _Particle) -> bool:
-        return self.until is not None and self.until(particle.thought)
+        return self.until is not None and self.until(particle.thought.shown)
 
     def _log_weight(self, child: Thought) -> float:
         weight = self.weight(child)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from ..gates.policy import Policy
 from .budget import Budget
-from .composition import Plan
+from .composition import Plan, Source
 from .errors import PlanError
-from .operations import Act, Ask
+from .operations import Act
 from .prompt import Sampling
 from .thought import Scene
 from .tool import Workspace
@@ -58,12 +58,10 @@ class AgentSpec:
             )
         if not self.name.strip():
             raise PlanError("an agent needs a name that is not empty")
-        asks = [step for step in self.plan.steps() if isinstance(step, Ask)]
-        if self.acts and asks and not any(ask.calls for ask in asks):
-            raise PlanError(
-                f"agent {self.name!r}: act(…) would run calls that no rule of scope action has "
-                "judged; give the same function to generate(…, calls=…)"
-            )
+        try:
+            self.plan.sources(frozenset({Source("the task", "function")}))
+        except PlanError as error:
+            raise PlanError(f"agent {self.name!r}: {error}") from None
 
     @property
     def acts(self) -> bool:

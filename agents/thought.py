@@ -1,7 +1,7 @@
 """One immutable node of the graph of thoughts."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, overload
 
@@ -9,7 +9,7 @@ from ..gates.canonical import digest
 from ..gates.verdict import Judgement
 from .path import Path
 
-__all__ = ["Lineage", "Scene", "Status", "Thought", "thought_id"]
+__all__ = ["Lineage", "Scene", "Shown", "Status", "Thought", "thought_id"]
 
 
 class Status(StrEnum):
@@ -68,6 +68,39 @@ class Thought:
         judged = self.judgement is not None and self.judgement.action.keeps
         return judged and self.status is Status.FAILED
 
+    @property
+    def shown(self) -> "Thought":
+        """The thought as functions, templates and prompts see it: without its judgement, and
+        without a reason, which may be a gate's or a reviewer's."""
+        if self.judgement is None and self.reason is None:
+            return self
+        return replace(self, judgement=None, reason=None)
+
+
+class Shown(Mapping[str, Thought]):
+    """The run's thoughts by id, as functions see them; those that were cut, or wait, are not
+    there."""
+
+    __slots__ = ("_thoughts",)
+
+    def __init__(self, thoughts: Mapping[str, Thought]) -> None:
+        self._thoughts = thoughts
+
+    def __getitem__(self, id: str) -> Thought:
+        thought = self._thoughts[id]
+        if thought.status in _JUDGED_OUT:
+            raise KeyError(id)
+        return thought.shown
+
+    def __iter__(self) -> Iterator[str]:
+        return (id for id, t in self._thoughts.items() if t.status not in _JUDGED_OUT)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+_JUDGED_OUT = (Status.PRUNED, Status.ESCALATED)
+
 
 class Lineage(Sequence[Thought]):
     """The way from the task to a thought, walked when somebody looks: most operations never do."""
@@ -99,14 +132,15 @@ class Lineage(Sequence[Thought]):
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What an operation may look at: the task, its parents and how they came about."""
+    """What an operation may look at: the task, its parents and how they came about. No thought in
+    it has a judgement or a reason: what the gate or a reviewer said reaches no prompt."""
 
     task: str
     parents: tuple[Thought, ...]
     lineage: Sequence[Thought]
     """From the task to the first parent, in order."""
     known: Mapping[str, Thought] = field(default_factory=dict, repr=False, compare=False)
-    """The run's thoughts so far, by id."""
+    """The run's thoughts so far, by id, without those that were cut or wait."""
 
     def parents_of(self, thought: Thought) -> tuple[Thought, ...]:
         """What a thought was made of: a merge has several parents, of which ``lineage`` shows
@@ -126,8 +160,7 @@ class Scene:
     @property
     def error(self) -> str:
         """Where something is to be mended: what is wrong with it, in one line."""
-        last = self.parents[-1]
-        return last.reason or last.text
+        return self.parents[-1].text
 
 
 def thought_id(

@@ -10,6 +10,7 @@ from typing import Any, Self, get_type_hints, overload
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
+from ..gates.canonical import digest
 from ..gates.errors import SecateurError
 from . import langchain
 
@@ -33,6 +34,12 @@ class Call:
 
     tool: str
     arguments: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """What a judgement and an approval are bound to: tool and arguments, in 64 hexadecimal
+        digits. Raises what :func:`.canonical_json` raises."""
+        return digest([self.tool, self.arguments])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,11 @@
 import math
 import struct
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 
+from .approval import Approval
 from .errors import UnreadableError
 from .evidence import LOG_FLOOR, Evidence, SentenceScore
 from .policy import Policy
@@ -44,18 +44,20 @@ def decide(
     context: str | None = None,
     scope: Scope = "thought",
     attempt: int = 0,
+    approved: Sequence[Approval] = (),
 ) -> Judgement:
     """The judgement of one thought; the same arguments always give the same one.
 
     The evidence is read token by token, and the first crossing that stops the thought is the
     verdict, exactly as :class:`StreamGate` finds it. Otherwise the finished thought is judged by
     all readings, ``rate`` and ``posterior`` included. ``attempt`` counts the resamples that this
-    thought already had; a ``resample`` rule without retries left prunes.
+    thought already had; a ``resample`` rule without retries left prunes. ``approved`` are the
+    crossings that a person let pass.
 
     Never raises on evidence: what cannot be read is Broken, and so is a reading that fails.
     """
     try:
-        watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
+        watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt), approved)
         check_shapes(evidence, watch.layout)
         for row in rows(evidence):
             verdict = watch.step(*row)
@@ -82,14 +84,13 @@ class StreamGate:
         context: str | None = None,
         scope: Scope = "thought",
         attempt: int = 0,
+        approved: Sequence[Approval] = (),
     ) -> None:
         self._policy = policy
-        self._again = partial(
-            decide, policy, vocabulary=vocabulary, context=context, scope=scope, attempt=attempt
-        )
         self._judgement: Judgement | None = None
         try:
-            self._watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
+            rules = InForce.of(policy, vocabulary, context, scope, attempt)
+            self._watch = Watch(rules, approved)
         except Exception as error:
             self._judgement = policy.broken(_said(error))
         self._fault: str | None = None
@@ -143,11 +144,8 @@ class StreamGate:
         """The judgement of the finished thought, the one that :func:`decide` gives.
 
         ``evidence`` is :meth:`evidence`, with what was added to it: the posterior's terms, or why
-        the thought was broken off. What was read along the tokens is not read a second time, but
-        where it was Broken: a row that cannot be stored is so for another reason than its blank.
+        the thought was broken off. What was read along the tokens is not read a second time.
         """
-        if isinstance(self._judgement, Broken):
-            return self._again(evidence)
         if self._judgement is None:
             try:
                 self._judgement = self._watch.finish(evidence)

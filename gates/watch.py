@@ -1,10 +1,11 @@
 """One thought under the rules that are in force for it, read token by token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple, Self
 
+from .approval import Approval
 from .calibration import Calibration
 from .errors import UnreadableError
 from .evidence import Evidence, SentenceScore
@@ -24,6 +25,7 @@ __all__ = ["InForce", "Watch"]
 class _Stop(NamedTuple):
     """A rule that stops the thought, as it is looked at after every token."""
 
+    rule: int
     reading: Reading
     tag: int
     at: float
@@ -33,6 +35,7 @@ class _Stop(NamedTuple):
 class _Conviction(NamedTuple):
     """A rule that stops the thought by a posterior."""
 
+    rule: int
     tag: str
     at: float
     calibration: Calibration | None
@@ -83,9 +86,9 @@ class InForce:
             if raw is Reading.POSTERIOR:
                 weighed.add(rule.tag)
                 if not action.keeps:
-                    convicting.append(_Conviction(rule.tag, rule.at, calibration))
+                    convicting.append(_Conviction(index, rule.tag, rule.at, calibration))
             if raw.streams and not action.keeps:
-                stops.append(_Stop(raw, tag, rule.at, calibration))
+                stops.append(_Stop(index, raw, tag, rule.at, calibration))
         return cls(
             layout=layout,
             calibrations=policy.calibrations,
@@ -99,15 +102,28 @@ class InForce:
 class Watch:
     """A meter and the rules that are in force for one thought."""
 
-    def __init__(self, rules: InForce) -> None:
+    def __init__(self, rules: InForce, approved: Sequence[Approval] = ()) -> None:
+        """``approved``: what a person let pass; such a rule is read on what comes after."""
         self.layout = rules.layout
         self._rules = rules
         self._meter = Meter(rules.layout)
-        # Where each rule that stops the thought finds its number: lists that the meter writes.
+        self._since = {
+            index: max(approval.tokens for approval in approved if approval.rule == rule)
+            for index, rule, _ in rules.rules
+            if any(approval.rule == rule for approval in approved)
+        }
+        """By the number of a rule that was approved, the token from which it is read."""
+        self._rests = {since: Meter(rules.layout) for since in self._since.values()}
+        # Where each rule that stops the thought finds its number: lists that the meters write.
         self._stops = [
-            (self._meter.values[reading], tag, at, calibration)
-            for reading, tag, at, calibration in rules.stops
+            (self._meter_of(stop.rule).values[stop.reading], stop.tag, stop.at, stop.calibration)
+            for stop in rules.stops
         ]
+
+    def _meter_of(self, rule: int) -> Meter:
+        """The meter that a rule reads: of the whole thought, or of what comes after an approval."""
+        since = self._since.get(rule)
+        return self._meter if since is None else self._rests[since]
 
     def step(
         self,
@@ -118,6 +134,9 @@ class Watch:
         start: Start | Literal["unsaid"] | None,
     ) -> Verdict | None:
         """Take one token; the verdict when a rule was reached that stops the thought."""
+        for since, meter in self._rests.items():
+            if self._meter.tokens >= since:
+                meter.step(token, chosen, belief, sampler, start)
         self._meter.step(token, chosen, belief, sampler, start)
         for values, tag, at, calibration in self._stops:
             score = values[tag]
@@ -140,7 +159,8 @@ class Watch:
             return True
         return any(
             (found[tag] if calibration is None else calibration.apply(found[tag])) >= at
-            for tag, at, calibration in convicting
+            for rule, tag, at, calibration in convicting
+            if sentence.end > self._since.get(rule, 0)
         )
 
     def readings(self) -> Readings:
@@ -157,12 +177,17 @@ class Watch:
         if self._rules.weighed and not evidence.weighed:
             raise UnreadableError("a rule reads the posterior, and its terms were never made")
         check_sentences(evidence.sentences, self._rules.weighed, tokens)
-        return self._verdict(self._meter.readings(self._rules.calibrations, evidence))
+        return self._verdict(self._meter.readings(self._rules.calibrations, evidence), evidence)
 
-    def _verdict(self, readings: Readings) -> Verdict:
+    def _verdict(self, readings: Readings, finished: Evidence | None = None) -> Verdict:
+        rests = {
+            since: meter.readings(self._rules.calibrations, _after(since, finished))
+            for since, meter in self._rests.items()
+        }
         crossings: list[Crossing] = []
         for index, rule, action in self._rules.rules:
-            score = readings[rule.tag].get(rule.reading)
+            since = self._since.get(index, 0)
+            score = rests.get(since, readings)[rule.tag].get(rule.reading)
             if score is not None and score.value >= rule.at:
                 crossings.append(
                     Crossing(
@@ -172,8 +197,8 @@ class Watch:
                         score=score.value,
                         threshold=rule.at,
                         action=action,
-                        start=score.start,
-                        end=score.end,
+                        start=since + score.start,
+                        end=since + score.end,
                     )
                 )
         crossings.sort(key=lambda crossing: -crossing.action.strength)
@@ -185,3 +210,16 @@ class Watch:
                 for tag, scores in readings.items()
             },
         )
+
+
+def _after(since: int, evidence: Evidence | None) -> Evidence | None:
+    """The evidence with the sentences that end after so many tokens, counted from there."""
+    if evidence is None or not evidence.weighed:
+        return evidence
+    return evidence.with_sentences(
+        tuple(
+            replace(sentence, start=max(sentence.start - since, 0), end=sentence.end - since)
+            for sentence in evidence.sentences
+            if sentence.end > since
+        )
+    )

@@ -1,6 +1,7 @@
 """Tool calls: the intent first, then the act, then what came of it; and what nobody knows of."""
 
 import asyncio
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,9 +31,18 @@ class Acting:
         return self.recording.recall
 
     async def act(self, work: Work, operation: Act) -> Sequence[Thought]:
-        """The tool call that the parent asks for; the parent was judged in scope ``action``."""
+        """The tool call that the parent asks for, if the parent was judged in scope ``action`` for
+        this very call."""
+        failed = self.recording.made(work, content="failed")
+        if failed.id in self.recall:
+            return [self.recording.remember(self.recall.thought(failed))]
+        # As it is recorded, whatever a function made of it on the way here.
+        asked = self.recording.thoughts.get(work.parents[0].id)
+        if asked is None or asked.status in (Status.PRUNED, Status.ESCALATED):
+            return [await self.recording.failed(work, "its parent is no thought that may go on")]
         try:
-            call = operation.calls(work.parents[0].text)
+            # A copy: nobody changes what was checked before it is run.
+            call = copy.deepcopy(operation.calls(asked.text))
             canonical_json(None if call is None else call.arguments)
         except Exception as error:
             return [await self.recording.failed(work, reason(error))]
@@ -53,8 +63,32 @@ class Acting:
             if known is not None and known.status is not Status.DROPPED:
                 return [known]
             if known is None and not self.recall.lost(thought.id):
+                unjudged = self._unjudged(asked, call)
+                if unjudged is not None:
+                    return [await self.recording.failed(work, unjudged)]
                 return [await self._whole(work, tool, call, thought)]
             attempt += 1  # its call is known not to have been made, or may be made again
+
+    def _unjudged(self, asked: Thought, call: Call) -> str | None:
+        """Why a call may not be made, with the remedy; None where it may."""
+        judged, decision = self.recording.calls.get(asked.id), self.recall.decision(asked.id)
+        if judged is None:
+            return (
+                f"{call.tool} was not run: what {asked.operation!r} made was not judged in scope "
+                "action; give its calls= the function of act(…), or let the operation before it "
+                "feed act(…)"
+            )
+        if decision is not None and decision.call not in (None, call.digest):
+            return (
+                f"{call.tool} was not run: it is not the call that {decision.by} approved; resume "
+                "with the calls= of that time, or run the task anew"
+            )
+        if judged != call.digest:
+            return (
+                f"{call.tool} was not run: it is not the call that was judged; give "
+                f"{asked.operation!r} and act(…) the same calls="
+            )
+        return None
 
     async def _known(self, work: Work, tool: Tool, thought: Thought) -> Thought | None:
         """The thought, where its call was made or may have been; dropped where a person found

@@ -12,17 +12,20 @@ from ..agents.prompt import Special
 from ..agents.spec import AgentSpec
 from ..agents.template import ask_again, write_prompt
 from ..agents.thought import Scene, Status, Thought, thought_id
+from ..agents.tool import Call
+from ..gates.approval import Approval
 from ..gates.canonical import canonical_json, digest
 from ..gates.control import BAN, Control, forced_ids, tightened
 from ..gates.evidence import Evidence
 from ..gates.gate import decide
-from ..gates.policy import Policy, Scope
+from ..gates.policy import Policy
 from ..gates.retry import BackUp, back_up
 from ..gates.verdict import Action, Broken, Judgement, Verdict
 from ..gates.vocabulary import Scheme
 from .decoding import Decoding
 from .engines.asking import check_length
 from .engines.protocol import Engine, EngineError, RequestError
+from .ledger.errors import LedgerError
 from .ledger.events import ModelIntent, Retry, Switch, ThoughtRecord
 from .logs import get_logger
 from .recall import Recall
@@ -87,24 +90,34 @@ class Attempts:
         forced = tuple(forced_ids(controls, self.engine.info.vocabulary))
         origin = Origin(prompt, controls, forced={0: forced} if forced else {})
         tries: list[Thought] = []
-        attempt = 0
+        attempt = retries = 0
         while True:
-            now = self._try(work, operation, origin, attempt, len(tries), bounds)
+            now = self._try(work, operation, origin, attempt, retries, bounds)
             while self.recall.lost(now.id):
                 attempt += 1
-                now = self._try(work, operation, origin, attempt, len(tries), bounds)
+                now = self._try(work, operation, origin, attempt, retries, bounds)
             if now.id in self.recall:
                 thought, trail = await self._remembered(work, operation, now)
             else:
                 thought, trail = await self._perform(work, operation, scene, now)
             tries.append(thought)
-            if trail is None or not await self._may_retry(thought):
+            if trail is None:
+                return tries
+            attempt += 1
+            approval = self._approval(now, thought)
+            if approval is not None:
+                ended = self.recall.ended(thought.id)
+                origin = trail.approved(approval, bounds, ended=ended)
+                following = self._try(work, operation, origin, attempt, retries, bounds)
+                tries[-1] = await self._go_on(thought, following)
+                continue
+            if not await self._may_retry(thought):
                 return tries
             again = self._way_back(thought, trail)
             bounds = tightened(bounds, again.controls)
             origin = trail.kept(again.token, bounds)
-            attempt += 1
-            following = self._try(work, operation, origin, attempt, len(tries), bounds)
+            retries += 1
+            following = self._try(work, operation, origin, attempt, retries, bounds)
             tries[-1] = await self._go_back(thought, again, trail, following)
 
     def _prompt(self, work: Work, operation: Ask, scene: Scene) -> tuple[int, ...]:
@@ -207,7 +220,7 @@ class Attempts:
         try:
             async with limit:
                 await decoding.run()
-                evidence, judgement, scope = await self._judge(operation, decoding, now.retries)
+                evidence, judgement, call = await self._judge(operation, decoding, now.retries)
         except asyncio.CancelledError as stop:
             written = _written(thought, decoding)
             await self._stopped(written, self._record(written, work, now, decoding.text), stop)
@@ -224,12 +237,25 @@ class Attempts:
             status=_status(judgement),
             reason=judgement.reason if isinstance(judgement, Broken) else None,
         )
-        if operation.parse is not None and thought.status in (Status.KEPT, Status.ESCALATED):
+        waits = thought.status is Status.ESCALATED
+        cut = waits and decoding.cut
+        if operation.parse is not None and (thought.lives or waits) and not cut:
             thought = _parsed(thought, operation.parse)
         latency = time.monotonic() - began
         judged = self._record(
-            thought, work, now, decoding.text, evidence=evidence, latency_s=latency, scope=scope
+            thought,
+            work,
+            now,
+            decoding.text,
+            evidence=evidence,
+            latency_s=latency,
+            scope="thought" if call is None else "action",
+            call=call,
+            cut=cut,
+            ended=cut and decoding.ended,
         )
+        if call is not None:
+            self.recording.calls[thought.id] = call.digest
         return thought, judged, decoding.trail if _resampled(judgement) else None
 
     async def _remembered(
@@ -239,8 +265,11 @@ class Attempts:
         made = self.recording.made(work, id=now.id, attempt=now.attempt)
         thought = self.recall.thought(made)
         _log.info("thought recalled", thought=now.id, operation=operation.name)
+        call = self.recall.judged_call(thought.id, lambda: _call(operation, thought.text))
+        if call is not None:
+            self.recording.calls[thought.id] = call
         thought = await self._settled(thought)
-        if not _resampled(thought.judgement):
+        if not _resampled(thought.judgement) and self._approval(now, thought) is None:
             return thought, None
         return thought, self.recall.trail(thought.id, now.origin, self.engine.info.vocabulary)
 
@@ -248,26 +277,27 @@ class Attempts:
         """Act on the verdict of a thought that is recorded."""
         self.recording.remember(thought)
         if thought.status is Status.ESCALATED:
-            await self.recording.log.escalate(thought.id, "a rule asks for a person")
+            unread = "" if thought.reason is None else "; its text does not parse"
+            await self.recording.log.escalate(thought.id, f"a rule asks for a person{unread}")
         if thought.judgement is not None and thought.judgement.action is Action.HALT:
             raise Halt(thought)
         return thought
 
     async def _judge(
         self, operation: Ask, decoding: Decoding, retries: int
-    ) -> tuple[Evidence, Judgement, Scope]:
-        """Evidence and verdict of a try, and the scope it was judged in."""
+    ) -> tuple[Evidence, Judgement, Call | None]:
+        """Evidence and verdict of a try, and the call that it was judged for in scope ``action``;
+        None where it was judged as a thought."""
         if decoding.judgement is not None:
-            return decoding.evidence(), decoding.judgement, "thought"
+            return decoding.evidence(), decoding.judgement, None
         broken_off = decoding.convicted or decoding.fault is not None
-        scope: Scope = "thought"
+        call: Call | None = None
         if broken_off:
             evidence = decoding.evidence()
         else:
             evidence = await decoding.weighed()
-            if operation.calls is not None and operation.calls(decoding.text.strip()) is not None:
-                scope = "action"
-        if scope == "thought":
+            call = _call(operation, decoding.text.strip())
+        if call is None:
             judgement = decoding.judged(evidence)
         else:  # rules that no token was held against
             judgement = decide(
@@ -275,12 +305,13 @@ class Attempts:
                 evidence,
                 self.engine.info.vocabulary,
                 context=self.context,
-                scope=scope,
+                scope="action",
                 attempt=retries,
+                approved=decoding.origin.approved,
             )
         if broken_off and judgement.action.keeps:
             raise RuntimeError("what was broken off passes the gate")
-        return evidence, judgement, scope
+        return evidence, judgement, call
 
     def _steering(self, operation: Ask, bounds: Mapping[str, Control]) -> Steering | None:
         if operation.steer is None:
@@ -346,6 +377,63 @@ class Attempts:
         _log.info("thought backs up", thought=thought.id, token=again.token)
         return self.recording.remember(replace(thought, reason=retry.reason))
 
+    # Going on from what a person let pass
+
+    def _approval(self, now: _Try, thought: Thought) -> Approval | None:
+        """What a person let pass in an escalated thought that goes on as another try: one that was
+        broken off, that does not parse, or that another rule still stops. None where nobody did,
+        and where the thought goes on as it is.
+
+        Raises :class:`LedgerError` where the decision is on another rule than the one that asked.
+        """
+        decision = self.recall.decision(thought.id)
+        if decision is None or not decision.approve or decision.rule is None:
+            return None
+        verdict, history = thought.judgement, self.recall.history
+        asked = verdict.cause if isinstance(verdict, Verdict) else None
+        if asked is None or asked.action is not Action.ESCALATE or asked.rule != decision.rule:
+            raise LedgerError(
+                f"the decision on thought {thought.id} is on another rule than the one that asks: "
+                f"see `secateur audit verify {history.run}`"
+            )
+        evidence = history.read(thought.id)
+        rule = self.policy.rules_for(self.context)[asked.rule]
+        approval = Approval(rule, len(evidence.token_ids))
+        whole = thought.id not in history.cut and history.thoughts[thought.id].reason is None
+        again = decide(
+            self.policy,
+            evidence,
+            self.engine.info.vocabulary,
+            context=self.context,
+            scope="action" if thought.id in history.acting else "thought",
+            attempt=now.retries,
+            approved=(*now.origin.approved, approval),
+        )
+        return None if whole and again.action.keeps else approval
+
+    async def _go_on(self, thought: Thought, following: _Try) -> Thought:
+        """Record that an approved thought goes on as another try, before that is asked for."""
+        verdict = thought.judgement
+        assert isinstance(verdict, Verdict)
+        assert verdict.cause is not None
+        retry = Retry(
+            thought=thought.id,
+            attempt=thought.attempt,
+            following=following.id,
+            token=len(following.origin.tokens),
+            back_to="thought",
+            discarded=0,
+            text="",
+            cause=verdict.cause,
+            controls=following.origin.controls,
+            seed=following.seed,
+            approved=True,
+        )
+        await self.recording.log.back_up(retry)
+        _log.info("approved thought goes on", thought=thought.id, following=following.id)
+        gone_on = replace(thought, status=Status.DROPPED, reason=retry.reason)
+        return self.recording.remember(gone_on)
+
     # What is written down
 
     async def _stopped(
@@ -368,6 +456,7 @@ class Attempts:
             text=text,
             accepted=len(now.origin.tokens),
             retries=now.retries,
+            approved=now.origin.approved,
             **more,
         )
 
@@ -399,12 +488,26 @@ def _status(judgement: Judgement) -> Status:
     return Status.KEPT if judgement.action.keeps else Status.PRUNED
 
 
+def _call(operation: Ask, text: str) -> Call | None:
+    """The tool call that a text asks for. Raises what a user's function raises, and for arguments
+    that are no plain JSON data."""
+    call = None if operation.calls is None else operation.calls(text)
+    if call is not None:
+        canonical_json(call.arguments)
+    return call
+
+
 def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
+    """The thought with its value. One that does not parse has failed; where a rule asks for a
+    person it waits all the same."""
     try:
         value = parse(thought.text)
         canonical_json(value)  # what the ledger cannot hold is rubbish too
         return replace(thought, value=value)
     except Exception as error:
+        waits = thought.status is Status.ESCALATED
         return replace(
-            thought, status=Status.FAILED, reason=f"the text does not parse: {reason(error)}"
+            thought,
+            status=Status.ESCALATED if waits else Status.FAILED,
+            reason=f"the text does not parse: {reason(error)}",
         )

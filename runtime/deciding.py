@@ -41,7 +41,14 @@ async def decide(
     )
     log = await ledger.reopen(found.run)
     await log.decide(
-        found.thought, approve=approve, by=by, reason=reason, about=found.about, outcome=outcome
+        found.thought,
+        approve=approve,
+        by=by,
+        reason=reason,
+        about=found.about,
+        outcome=outcome,
+        rule=found.rule,
+        call=None if found.call is None else found.call.digest,
     )
     return found
 

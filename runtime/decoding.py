@@ -54,6 +54,8 @@ class Decoding:
         """Whether a finished sentence's posterior stopped it."""
         self.judgement: Judgement | None = None
         """What the gate said, where it cut the stream."""
+        self.ended = origin.ended
+        """Whether the model has come to its end."""
         self._engine = engine
         self._context = context
         self._scene = scene
@@ -68,7 +70,9 @@ class Decoding:
         self._weighs = policy.weighs(context)
         # Only a steering function is asked where sentences start.
         self._starts = None if steering is None else SentenceStarts(set(vocabulary.ids.values()))
-        self._gate = StreamGate(policy, vocabulary, context=context, attempt=attempt)
+        self._gate = StreamGate(
+            policy, vocabulary, context=context, attempt=attempt, approved=origin.approved
+        )
         for token in self.tokens:
             if self._starts is not None:
                 self._starts.step(token.id, token.text)
@@ -83,6 +87,11 @@ class Decoding:
     def text(self) -> str:
         """All that is written, unstripped."""
         return "".join(token.text for token in self.tokens)
+
+    @property
+    def cut(self) -> bool:
+        """Whether a rule stopped it while it was written."""
+        return self.judgement is not None or self.convicted
 
     @property
     def fresh(self) -> int:
@@ -116,7 +125,7 @@ class Decoding:
 
         Raises :class:`EngineError`, and :class:`SteeringError` where the user's function fails.
         """
-        if self.judgement is not None:
+        if self.judgement is not None or self.ended:
             return
         change = await self._steered() if self._asked < 0 else None
         if change is not None:
@@ -137,7 +146,6 @@ class Decoding:
         seam = Seam(self._engine, self.tokens, self._sampling.stop)
         change: Mapping[str, Control] | None = None
         read = 0
-        ended = False
         try:
             async with aclosing(self._engine.stream(request)) as stream:
                 async for arrived in stream:
@@ -146,12 +154,12 @@ class Decoding:
                     change = await self._steered_before(token)
                     if change is not None or self.fault is not None:
                         break
-                    ended = token.finish is not None
+                    self.ended = token.finish is not None
                     if await self._stops(token):
                         break
-                    if ended and arrived.finish is None:  # a stop string that spans the seam
+                    if self.ended and arrived.finish is None:  # a stop string that spans the seam
                         break
-                    change = None if ended else await self._steered_after(token)
+                    change = None if self.ended else await self._steered_after(token)
                     if change is not None or self.fault is not None:
                         break
         finally:
@@ -161,7 +169,7 @@ class Decoding:
             await self._switch(change, beyond)
             return True
         stopped = self.judgement is not None or self.convicted or self.fault is not None
-        if not (ended or stopped):
+        if not (self.ended or stopped):
             raise EngineError("the stream broke off before the model ended; run the task again")
         return False
 

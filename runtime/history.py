@@ -56,6 +56,11 @@ class Decision:
     reason: str
     about: About
     outcome: ToolOutcome | None
+    rule: int | None = None
+    """Number of the rule whose crossing it is on; None where it is on the thought as a whole, as
+    all decisions were before they named one."""
+    call: str | None = None
+    """Digest of the tool call that it is on."""
 
 
 @dataclass(slots=True)
@@ -95,6 +100,11 @@ class History:
     calls: dict[str, ToolCall] = field(default_factory=dict)
     """Tool calls, by the thought that they make."""
     escalated: set[str] = field(default_factory=set)
+    acting: dict[str, str | None] = field(default_factory=dict)
+    """Thoughts that were judged in scope ``action``, with the digest of the call that they were
+    judged for; None where only the scope was recorded."""
+    cut: dict[str, bool] = field(default_factory=dict)
+    """Thoughts that a rule which asks for a person broke off, and whether the model had ended."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """The last one on each thought."""
     decided: dict[str, list[str]] = field(default_factory=dict)
@@ -158,7 +168,13 @@ class History:
             case EventKind.DECIDED:
                 by = event["actor"].removeprefix("person:")
                 self.decisions[id] = Decision(
-                    body["approve"], by, body["reason"], body["about"], body["outcome"]
+                    body["approve"],
+                    by,
+                    body["reason"],
+                    body["about"],
+                    body["outcome"],
+                    body.get("rule"),
+                    body.get("call"),
                 )
                 self.decided_since = self.ended is not None
             case EventKind.NOTED:
@@ -190,6 +206,10 @@ class History:
         self.written[id] = text
         self._children.add((body["operation"], parents, body["index"]))
         self.siblings[id] = body.get("siblings", 0)
+        if body["scope"] == "action":
+            self.acting[id] = body["call"]["digest"] if "call" in body else None
+        if "cut" in body:
+            self.cut[id] = body["cut"]["ended"]
         self.thoughts[id] = Thought(
             id=id,
             operation=body["operation"],

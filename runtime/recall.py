@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..agents.thought import Thought
+from ..agents.tool import Call
 from ..gates.canonical import canonical_json
 from ..gates.vocabulary import BoundVocabulary
 from .history import Decision, History, ToolCall
@@ -61,6 +62,24 @@ class Recall:
         for switch in self.history.switched.get(thought, ()):
             trail.switch(switch.token, switch.after, vocabulary)
         return trail
+
+    def ended(self, thought: str) -> bool:
+        """Whether the model had come to its end where it was escalated."""
+        return self.history.cut.get(thought, True)
+
+    def judged_call(self, thought: str, read: Callable[[], Call | None]) -> str | None:
+        """Digest of the call that it was judged for in scope ``action``, if it was. Where only the
+        scope was recorded, the call is ``read`` from its text."""
+        if thought not in self.history.acting:
+            return None
+        recorded = self.history.acting[thought]
+        if recorded is not None:
+            return recorded
+        try:
+            call = read()
+        except Exception:  # what cannot be read is no call, and nothing is done for it
+            return None
+        return None if call is None else call.digest
 
     def score(self, thought: str, operation: str) -> float | None:
         """The next score that an operation gave a thought."""

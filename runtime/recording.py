@@ -6,7 +6,7 @@ from typing import Any
 
 from ..agents.errors import reason
 from ..agents.machines import Work
-from ..agents.thought import Lineage, Scene, Status, Thought, thought_id
+from ..agents.thought import Lineage, Scene, Shown, Status, Thought, thought_id
 from .budgets import Spending
 from .ledger.events import ThoughtRecord
 from .ledger.ledger import RunLog
@@ -33,10 +33,15 @@ class Recording:
     shows it."""
     recall: Recall = field(default_factory=Recall)
     """What a resumed run has behind it."""
+    calls: dict[str, str] = field(default_factory=dict)
+    """Digest of the tool call that each thought was judged for in scope ``action``, by id."""
 
     def scene(self, parents: tuple[Thought, ...]) -> Scene:
-        """The parents with all that led to the first of them."""
-        return Scene(self.task, parents, Lineage(parents[0], self.thoughts), self.thoughts)
+        """The parents with all that led to the first of them, without what the gate or a reviewer
+        said of them."""
+        known = Shown(self.thoughts)
+        parents = tuple(parent.shown for parent in parents)
+        return Scene(self.task, parents, Lineage(parents[0], known), known)
 
     def made(
         self,

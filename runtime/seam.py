@@ -20,9 +20,11 @@ class Seam:
 
     def __init__(self, engine: Engine, written: Sequence[Token], stop: Sequence[str]) -> None:
         self._engine = engine
-        self._behind = [token.id for token in written if token.text][-1:]
-        self._pending: list[int] = []
-        self._open = bool(self._behind)
+        last = max((place for place, token in enumerate(written) if token.text), default=-1)
+        self._behind = [token.id for token in written[last : last + 1]] if last >= 0 else []
+        # What ends without a text may be the first bytes of a character.
+        self._pending = [token.id for token in written[last + 1 :]]
+        self._open = bool(written)
         self._stop = stop
         self._longest = max(map(len, stop), default=0)
         self._joined = bool(written)

@@ -1,8 +1,9 @@
 """What a try at a thought begins with, and what it leaves behind for another one to go on from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from ..gates.approval import Approval
 from ..gates.control import ALLOW, Control, forced_ids, tightened
 from ..gates.evidence import Evidence, SentenceScore
 from ..gates.vocabulary import BoundVocabulary
@@ -24,6 +25,10 @@ class Origin:
     forced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Tokens that a ``force`` control wrote, by the number of the token they stand before."""
     sentences: tuple[SentenceScore, ...] = ()
+    approved: tuple[Approval, ...] = ()
+    """What people let pass in those tokens."""
+    ended: bool = False
+    """Whether the model has ended with them, so that it is not asked for more."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -72,7 +77,13 @@ class Trail:
             tokens=tuple(self.tokens[:token]),
             forced={at: ids for at, ids in self.forced.items() if at <= token},
             sentences=tuple(s for s in self.sentences if s.end <= token),
+            approved=tuple(a for a in self.origin.approved if a.tokens <= token),
         )
+
+    def approved(self, approval: Approval, bounds: Mapping[str, Control], *, ended: bool) -> Origin:
+        """What the next try begins with where a person let a crossing pass: all that is there."""
+        origin = self.kept(len(self.tokens), bounds)
+        return replace(origin, approved=(*origin.approved, approval), ended=ended)
 
 
 def tokens_of(evidence: Evidence, text: str) -> list[Token]:

@@ -22,8 +22,8 @@ RunOption = Annotated[str | None, typer.Option(help="Of this run (the start of i
 
 @app.command()
 def waiting(run: RunOption = None, db: DbOption = None, json_: JsonOption = False) -> None:
-    """What waits for a person, oldest first: escalated thoughts, and tool calls of killed runs of
-    which nobody knows whether they were made.
+    """What waits for a person, oldest first: escalated thoughts, with the tool call that approving
+    would make, and tool calls of killed runs of which nobody knows whether they were made.
 
     Example: secateur audit waiting
     """
@@ -32,12 +32,19 @@ def waiting(run: RunOption = None, db: DbOption = None, json_: JsonOption = Fals
     if json_:
         print_json([each.as_json() for each in found])
         return
-    listed = table("thought", "run", "agent", "at", "about", "because", "text")
+    listed = table("thought", "run", "agent", "at", "about", "because", "text", "call")
     for each in found:
         because = shortened(_because(each), 70)
         text = shortened(each.text, 60)
         listed.add_row(
-            each.thought[:8], each.run, each.agent, when(each.at), each.about, because, text
+            each.thought[:8],
+            each.run,
+            each.agent,
+            when(each.at),
+            each.about,
+            because,
+            text,
+            _call(each),
         )
     print_table(listed, "nothing waits for a person")
 
@@ -93,6 +100,12 @@ def decide(
         return
     print(f"{found.thought[:8]} {'approved' if yes else 'refused'} by {name}")
     print(f"go on with it: secateur run --resume {found.run}")
+
+
+def _call(found: Waiting) -> str:
+    if found.call is None:
+        return "not written yet" if found.cut else ""
+    return shortened(str(found.call), 80)
 
 
 def _because(found: Waiting) -> str:

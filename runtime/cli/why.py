@@ -39,6 +39,11 @@ def print_why(found: Explanation, console: Console) -> None:
         + (f" in context {run.context}" if run.context else ""),
         "rule": _rule(found),
         "wrote": thought.text.strip() or "nothing",
+        "call": "" if found.call is None else str(found.call),
+        "approved": "; ".join(
+            f"'{approval.rule}' in the first {approval.tokens} tokens"
+            for approval in found.approved
+        ),
         "spent": f"{thought.tokens} tokens"
         + (f" after {thought.accepted} taken over" if thought.accepted else "")
         + (f", and {thought.spent_after} that were not read" if thought.spent_after else ""),

@@ -73,6 +73,11 @@ class Appender:
         self._salts: deque[bytes] = deque()
         self._closed = "not resumed: call resumed() first"
 
+    @property
+    def open(self) -> bool:
+        """Whether the run goes on here: it was started or resumed, and has not finished."""
+        return self._closed is None
+
     async def _append(
         self,
         kind: EventKind,
@@ -188,6 +193,8 @@ class Appender:
                 self._thoughts[str(thought)] = Status.ESCALATED.value
             case EventKind.DECIDED:
                 self._thoughts[str(thought)] = decided(body)[0].value
+            case EventKind.BACKED_UP if body.get("approved"):
+                self._thoughts[str(thought)] = Status.DROPPED.value
             case EventKind.RESUMED:
                 self._closed = None
             case EventKind.RUN_FINISHED:

@@ -147,7 +147,10 @@ def changes(event: Mapping[str, Any], body: Body) -> list[Change]:
             fate = {"status": Status.DROPPED.value, "reason": _storable(body["reason"])}
             return [Change(fate, id) for id in body["dropped"]]
         case EventKind.BACKED_UP:
-            return [Change({"reason": _storable(body["reason"])}, thought)]
+            columns = {"reason": _storable(body["reason"])}
+            if body.get("approved"):  # what a person let pass goes on as another thought
+                columns["status"] = Status.DROPPED.value
+            return [Change(columns, thought)]
         case EventKind.ESCALATED:
             reason = _storable(body["reason"])
             return [Change({"status": Status.ESCALATED.value, "reason": reason}, thought)]

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from ...agents.prompt import Sampling
 from ...agents.thought import Status
+from ...agents.tool import Call
+from ...gates.approval import Approval
 from ...gates.control import Control
 from ...gates.evidence import Evidence
 from ...gates.policy import Policy
@@ -160,10 +162,14 @@ class Retry:
     controls: Mapping[str, Control]
     """In force from there on."""
     seed: int
+    approved: bool = False
+    """Whether a person let the crossing pass, so that the next try goes on from all of it."""
 
     @property
     def reason(self) -> str:
         """What became of the try, in a few words."""
+        if self.approved:
+            return f"approved, and gone on with as {self.following}"
         where = f"from token {self.token}" if self.token else "from the prompt"
         return f"tried again {where}, as {self.following}"
 
@@ -212,6 +218,14 @@ class ThoughtRecord:
     """The tool that the thought calls or called."""
     scope: Scope = "thought"
     """The scope it was judged in: ``thought``, or ``action`` when it is about to call a tool."""
+    call: Call | None = None
+    """The tool call that it was judged for in scope ``action``."""
+    cut: bool = False
+    """Whether a rule that asks for a person broke it off while it was written."""
+    ended: bool = False
+    """Of such a thought: whether the model had come to its end with that very token."""
+    approved: tuple[Approval, ...] = ()
+    """What people had let pass when it was judged."""
 
 
 @dataclass(frozen=True, slots=True)

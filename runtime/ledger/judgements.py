@@ -8,11 +8,12 @@ from typing import Any
 
 import orjson
 
+from ...gates.approval import Approval
 from ...gates.reading import Reading
 from ...gates.verdict import Action, Broken, Crossing, Judgement, Verdict
 from .chain import as_text
 
-__all__ = ["judgement_from_json", "judgement_text", "judgement_to_json"]
+__all__ = ["approvals_from_json", "judgement_from_json", "judgement_text", "judgement_to_json"]
 
 
 def judgement_to_json(judgement: Judgement) -> dict[str, Any]:
@@ -75,3 +76,8 @@ def judgement_from_json(data: dict[str, Any]) -> Judgement:
         tuple(Crossing(**{**c, "action": Action(c["action"])}) for c in data["crossings"]),
         data["scores"],
     )
+
+
+def approvals_from_json(body: Mapping[str, Any]) -> tuple[Approval, ...]:
+    """What people had let pass, from the body of a ``judged`` event; mostly nothing."""
+    return tuple(map(Approval.from_json, body.get("approved", ())))

@@ -26,6 +26,7 @@ from .events import (
     ToolOutcome,
 )
 from .judgements import judgement_text, judgement_to_json
+from .liveness import opened, this_process
 from .provenance import run_digests
 
 __all__ = ["RunLog"]
@@ -58,6 +59,7 @@ class RunLog(Appender):
         }
         body = {
             **described,
+            "process": this_process(),
             "digests": self._digests,
             "weights": info.compared,
             **({"probe": list(info.probe)} if info.probe else {}),
@@ -83,6 +85,7 @@ class RunLog(Appender):
                 tables.run: [tuple(run[column.name] for column in tables.run.c)],
             },
         )
+        opened(self)
 
     async def resumed(self, start: RunStart, reason: str, *, by: str = "runtime") -> None:
         """The run goes on, with the code that is here now; all else must be as it was.
@@ -99,12 +102,18 @@ class RunLog(Appender):
         with self._lock:
             before, self._bound = self._bound, digest(now)
         try:
-            how = start.engine.compared
-            said = {"digests": now, "weights": how, "by": by, "reason": reason}
-            await self._append(EventKind.RESUMED, said)
+            body = {
+                "digests": now,
+                "weights": start.engine.compared,
+                "by": by,
+                "reason": reason,
+                "process": this_process(),
+            }
+            await self._append(EventKind.RESUMED, body)
         except BaseException:
             self._bound = before
             raise
+        opened(self)
 
     async def abandon(self, thought: str, attempt: int, reason: str) -> None:
         """Give up a model call whose process was killed; the next attempt follows."""
@@ -121,8 +130,13 @@ class RunLog(Appender):
         reason: str,
         about: About = "verdict",
         outcome: ToolOutcome | None = None,
+        rule: int | None = None,
+        call: str | None = None,
     ) -> None:
         """What a person decided on an escalated thought, or found out about a tool call.
+
+        ``rule`` is the number of the rule whose crossing is decided on, ``call`` the digest of the
+        tool call that the thought asks for: an approval holds for these alone.
 
         Raises :class:`LedgerError` where there is nothing of the kind to decide.
         """
@@ -144,7 +158,14 @@ class RunLog(Appender):
                 assert_never(about)
         await self._append(
             EventKind.DECIDED,
-            {"approve": approve, "reason": reason, "about": about, "outcome": outcome},
+            {
+                "approve": approve,
+                "reason": reason,
+                "about": about,
+                "outcome": outcome,
+                "rule": rule,
+                "call": call,
+            },
             actor=_person(by),
             thought=thought,
         )
@@ -217,6 +238,7 @@ class RunLog(Appender):
                 "controls": _spelt(retry.controls),
                 "seed": retry.seed,
                 "reason": retry.reason,
+                "approved": retry.approved,
             },
             thought=retry.thought,
             attempt=retry.attempt,
@@ -301,15 +323,22 @@ class RunLog(Appender):
             "acted": thought.acted,
             "reason": thought.reason,
             "judgement": judgement,
+            **_asked_of_people(thought),
         }
         known = {} if judgement is None else {"judgement": judgement_text(judgement)}
         if score is not None:
             known["score"] = repr(score)
+        if "approved" in body:
+            known["approved"] = as_text(body["approved"])
         given: dict[str, str | bytes] = {"text": thought.text}
         if thought.value is not None:
             given["value"] = json_text(thought.value, f"the value of thought {thought.id}")
         if thought.evidence is not None:
             given["evidence"] = thought.evidence.to_bytes()
+        if thought.call is not None and thought.status is Status.ESCALATED:
+            given["arguments"] = json_text(
+                thought.call.arguments, f"the call of thought {thought.id}"
+            )
         await self._append(
             kind,
             body,
@@ -321,6 +350,18 @@ class RunLog(Appender):
             wait=wait,
             text=plain_text(body, known),
         )
+
+
+def _asked_of_people(thought: ThoughtRecord) -> dict[str, Any]:
+    """What an escalation and an approval rest on; most thoughts have nothing of it."""
+    said: dict[str, Any] = {}
+    if thought.call is not None:
+        said["call"] = {"tool": thought.call.tool, "digest": thought.call.digest}
+    if thought.cut:
+        said["cut"] = {"ended": thought.ended}
+    if thought.approved:
+        said["approved"] = [approval.as_json() for approval in thought.approved]
+    return said
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from ....agents.thought import Status
 from ....gates.rule import Rule
 from ....gates.verdict import Verdict
 from .. import tables
+from ..calls import calls_of
 from ..chain import as_text, from_text
 from ..errors import LedgerError
 from ..events import EventKind
@@ -45,11 +46,14 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     prompt = None if asked is None else blobs[asked]
     stored = fetch.stored(judged, bound, blobs)
     siblings = tuple(row for row in near if row.id != thought)
+    (call,) = calls_of(connection, [_called(connection, judged)])
     in_all, below = _counts(connection, judged)
     return Explanation(
         run=about,
         thought=judged,
         prompt=None if prompt is None else from_text(prompt.decode())["text"],
+        call=call,
+        approved=judged.approved,
         rule=rule,
         in_place_of=None if rule is None else _replaced(bound, rule),
         decisions=tuple(_decisions(connection, judged)),
@@ -63,6 +67,19 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
+
+
+def _called(connection: Connection, thought: ThoughtRow) -> tries.Event:
+    """The event that holds a thought's tool call: that of the call itself, or its judgement."""
+    event = tables.event
+    kind = EventKind.JUDGED if thought.acted is None else EventKind.TOOL_INTENDED
+    query = sa.select(event).where(
+        event.c.run_id == thought.run,
+        event.c.thought_id == thought.id,
+        event.c.kind == kind.value,
+    )
+    found = connection.execute(query).mappings().first()
+    return found or {"kind": EventKind.PLACED, "body": "{}", "blobs": "{}"}
 
 
 def _asked(events: Sequence[tries.Event]) -> str | None:

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ....agents.thought import Status
+from ....gates.approval import Approval
 from ....gates.rule import Rule
 from ....gates.verdict import Broken, Verdict
+from ..calls import RecordedCall
 from ..judgements import judgement_to_json
 from .replay import Loosening
 from .rows import RunRow, ThoughtRow
@@ -54,8 +56,15 @@ class WayBack:
     threshold: float
     controls: Mapping[str, str]
     seed: int
+    approved: bool
+    """Whether a person let the crossing pass, so that all tokens stayed."""
 
     def __str__(self) -> str:
+        if self.approved:
+            return (
+                f"{self.tag} {self.reading} {self.score:.3f} reached {self.threshold:g}; approved, "
+                f"and gone on with from token {self.token}"
+            )
         where = f"token {self.token} ({self.back_to})" if self.token else "the prompt"
         return (
             f"{self.tag} {self.reading} {self.score:.3f} reached {self.threshold:g}; back to "
@@ -139,6 +148,10 @@ class Explanation:
     run: RunRow
     thought: ThoughtRow
     prompt: str | None
+    call: RecordedCall | None
+    """The tool call that it was judged for, or that it is the answer of."""
+    approved: tuple[Approval, ...]
+    """What people had let pass when it was judged."""
     rule: Rule | None
     """The rule that decided, as it stands in the policy."""
     in_place_of: Rule | None
@@ -187,7 +200,8 @@ class Explanation:
         if self.thought.status is Status.KEPT:
             return f"it was kept; thoughts that stand on it: {self.below}"
         if self.thought.status is Status.ESCALATED:
-            return f"it waits for a person: `secateur audit decide {self.thought.id}`"
+            does = "" if self.call is None else f"; approved, it calls {self.call}"
+            return f"it waits for a person: `secateur audit decide {self.thought.id}`{does}"
         if self.successor is None:
             return "nothing in its place survived"
         after = self.successor.at > self.thought.at
@@ -221,6 +235,8 @@ class Explanation:
             "spent_after": self.thought.spent_after,
             "reason": self.thought.reason,
             "summary": self.summary,
+            "call": None if self.call is None else self.call.as_json(),
+            "approved": [approval.as_json() for approval in self.approved],
             "rule": None if self.rule is None else self.rule.model_dump(mode="json"),
             "in_place_of": None
             if self.in_place_of is None

@@ -14,7 +14,7 @@ from ....gates.vocabulary import BoundVocabulary, Vocabulary
 from .. import tables
 from ..chain import as_text, blob_digest, event_hash, from_text
 from ..errors import LedgerError
-from ..judgements import judgement_from_json
+from ..judgements import approvals_from_json, judgement_from_json
 from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
 
@@ -249,6 +249,7 @@ def _thought_row(row: Mapping[Any, Any]) -> ThoughtRow:
         at=row["at"],
         evidence=row["evidence"],
         judgement=None if judgement is None else judgement_from_json(judgement),
+        approved=approvals_from_json(body),
     )
 
 
@@ -321,7 +322,9 @@ def stored(thought: ThoughtRow, by: Bound, blobs: Mapping[str, bytes | None]) ->
     evidence = blobs.get(thought.evidence or "")
     if evidence is None or thought.judgement is None:
         return None
-    return Stored(by, Evidence.from_bytes(evidence), thought.scope, thought.retries)
+    return Stored(
+        by, Evidence.from_bytes(evidence), thought.scope, thought.retries, thought.approved
+    )
 
 
 def damaged(what: str) -> str:

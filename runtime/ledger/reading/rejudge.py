@@ -14,7 +14,7 @@ from ....gates.verdict import Judgement
 from .. import connect, tables
 from ..chain import blob_digest, from_text
 from ..errors import LedgerError
-from ..judgements import judgement_from_json
+from ..judgements import approvals_from_json, judgement_from_json
 from ..processes import side_by_side
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored
@@ -79,6 +79,7 @@ def _verdicts(row: Any, bound: Bound, policy: Policy | None) -> tuple[Judgement,
         evidence=Evidence.from_bytes(row.bytes),
         scope=row.scope,
         attempt=body.get("retries", row.attempt),  # one number, before runs were resumed
+        approved=approvals_from_json(body),
     )
     return judgement_from_json(body["judgement"]), stored.judge(policy)
 

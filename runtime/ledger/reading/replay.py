@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+from ....gates.approval import Approval
 from ....gates.evidence import Evidence
 from ....gates.gate import decide
 from ....gates.policy import Policy
@@ -33,6 +34,8 @@ class Stored:
     evidence: Evidence
     scope: Scope
     attempt: int
+    approved: tuple[Approval, ...] = ()
+    """What people had let pass: of another policy, it lets the very same rules pass."""
 
     def judge(self, policy: Policy | None = None) -> Judgement:
         """The verdict by the run's policy, or by another one; always the same for the same."""
@@ -43,6 +46,7 @@ class Stored:
             context=self.bound.context,
             scope=self.scope,
             attempt=self.attempt,
+            approved=self.approved,
         )
 
 

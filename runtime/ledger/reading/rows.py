@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ....agents.thought import Status
+from ....gates.approval import Approval
 from ....gates.rule import Scope
 from ....gates.verdict import Judgement
 from ..judgements import judgement_to_json
@@ -77,6 +78,8 @@ class ThoughtRow:
     evidence: str | None
     """The digest of the blob that it was judged by."""
     judgement: Judgement | None
+    approved: tuple[Approval, ...]
+    """What people had let pass when it was judged."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data; ``score`` is the plan's score, ``judgement`` holds the tags'."""
@@ -88,6 +91,7 @@ class ThoughtRow:
             "parents": list(self.parents),
             "status": self.status.value,
             "judgement": judgement,
+            "approved": [approval.as_json() for approval in self.approved],
         }
 
 

@@ -37,7 +37,8 @@ def tries(
         dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
             text=dropped.decode(),
-            **{name: body[name] for name in WayBack.__slots__ if name != "text"},
+            **{"approved": False}  # which older versions do not say
+            | {name: body[name] for name in WayBack.__slots__ if name in body},
         )
     return [
         TryRow(
