@@ -1,5 +1,6 @@
 """What is wrong with a plan, and what a user's function raised, in one line."""
 
+from ..gates.canonical import LONGEST
 from ..gates.errors import SecateurError
 
 __all__ = ["PlanError", "reason"]
@@ -11,7 +12,11 @@ class PlanError(SecateurError):
 
 def reason(error: Exception) -> str:
     """One line; our own errors and ``ValueError`` speak for themselves."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # a user's own exception may fail to say what it is
+        said = ""
+    line = " ".join(said[:LONGEST].split()) or type(error).__name__
     if isinstance(error, SecateurError | ValueError):
         return line
     return f"{type(error).__name__}: {line}"

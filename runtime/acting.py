@@ -10,7 +10,7 @@ from ..agents.machines import Work
 from ..agents.operations import Act
 from ..agents.thought import Status, Thought
 from ..agents.tool import Call, Tool, Workspace
-from ..gates.canonical import canonical_json
+from ..gates.canonical import recordable, recordable_text
 from .aside import OverdueError, aside
 from .recall import Recall
 from .recording import Recording, reason
@@ -43,7 +43,7 @@ class Acting:
         try:
             # A copy: nobody changes what was checked before it is run.
             call = copy.deepcopy(operation.calls(asked.text))
-            canonical_json(None if call is None else call.arguments)
+            recordable(None if call is None else call.arguments)
         except Exception as error:
             return [await self.recording.failed(work, reason(error))]
         if call is None:
@@ -156,9 +156,9 @@ class Acting:
         try:
             if not tool.waits:
                 acts = aside(lambda: tool.run(self.workspace, call.arguments), tool.timeout, "tool")
-                return str(await acts), True
+                return recordable_text(str(await acts)), True
             async with limit:
-                return await tool.answer(self.workspace, call.arguments), True
+                return recordable_text(await tool.answer(self.workspace, call.arguments)), True
         except OverdueError:
             return late
         except Exception as error:

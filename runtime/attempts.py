@@ -14,7 +14,7 @@ from ..agents.template import ask_again, write_prompt
 from ..agents.thought import Scene, Status, Thought, thought_id
 from ..agents.tool import Call
 from ..gates.approval import Approval
-from ..gates.canonical import canonical_json, digest
+from ..gates.canonical import digest, recordable
 from ..gates.control import BAN, Control, forced_ids, tightened
 from ..gates.evidence import Evidence
 from ..gates.gate import decide
@@ -493,7 +493,7 @@ def _call(operation: Ask, text: str) -> Call | None:
     that are no plain JSON data."""
     call = None if operation.calls is None else operation.calls(text)
     if call is not None:
-        canonical_json(call.arguments)
+        recordable(call.arguments)
     return call
 
 
@@ -502,7 +502,7 @@ def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
     person it waits all the same."""
     try:
         value = parse(thought.text)
-        canonical_json(value)  # what the ledger cannot hold is rubbish too
+        recordable(value)  # what the ledger cannot hold is rubbish too
         return replace(thought, value=value)
     except Exception as error:
         waits = thought.status is Status.ESCALATED

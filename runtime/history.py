@@ -15,17 +15,19 @@ from ..gates.evidence import Evidence
 from ..gates.policy import Policy
 from .ledger import tables
 from .ledger.chain import GENESIS, blob_digest, event_hash, from_text
+from .ledger.derive import told
 from .ledger.errors import LedgerError
 from .ledger.events import About, EventKind, RunStatus, ToolOutcome
 from .ledger.judgements import judgement_from_json
 from .ledger.reading.fetch import damaged, policy
+from .ledger.text import text_of
 
 __all__ = ["Decision", "History", "Switched", "ToolCall", "has_run", "read_history"]
 
 _AT_ONCE = 500
 """Blobs in one query: within what every database takes as parameters."""
 
-_NEEDED = ("task", "text", "value", "evidence", "result")
+_NEEDED = ("task", "text", "value", "evidence", "result", "reason", "note")
 """Blobs that going on takes; prompts are written anew from them."""
 
 
@@ -133,7 +135,8 @@ class History:
 
     def take(self, event: Mapping[Any, Any], blobs: Mapping[str, bytes]) -> None:
         """Take the next event; ``blobs`` are the bytes by name."""
-        body = from_text(event["body"])
+        words = {name: text_of(blobs[name]) for name in ("reason", "note") if name in blobs}
+        body = told(from_text(event["body"]), words)
         id = event["thought_id"]
         kind = EventKind(event["kind"])
         self.events += 1
@@ -141,7 +144,7 @@ class History:
         match kind:
             case EventKind.RUN_STARTED:
                 self.run, self.started = event["run_id"], body
-                self.task = blobs["task"].decode()
+                self.task = text_of(blobs["task"])
             case EventKind.MODEL_INTENDED:
                 self.intended[id] = event["attempt"]
             case EventKind.SWITCHED:
@@ -162,7 +165,7 @@ class History:
             case EventKind.TOOL_INTENDED:
                 self.calls[id] = ToolCall(body["tool"])
             case EventKind.TOOL_RETURNED:
-                self.calls[id] = ToolCall(body["tool"], blobs["result"].decode(), body["ok"])
+                self.calls[id] = ToolCall(body["tool"], text_of(blobs["result"]), body["ok"])
             case EventKind.ESCALATED:
                 self.escalated.add(id)
             case EventKind.DECIDED:
@@ -181,7 +184,7 @@ class History:
                 self._take_note(id, body)
             case EventKind.RUN_FINISHED:
                 self.ended, self.decided_since = RunStatus(body["status"]), False
-                self.result = blobs["result"].decode() if "result" in blobs else None
+                self.result = text_of(blobs["result"]) if "result" in blobs else None
             case EventKind.RESUMED:
                 self.ended = None
             case EventKind.ERASED:
@@ -200,7 +203,7 @@ class History:
     ) -> None:
         judgement = body["judgement"]
         parents = tuple(body["parents"])
-        text = blobs["text"].decode()
+        text = text_of(blobs["text"])
         if "evidence" in blobs:
             self.evidence[id] = blobs["evidence"]
         self.written[id] = text
@@ -233,7 +236,8 @@ class History:
             self.declined.add(id)
         elif body["topic"] == "decided" and body["body"]["chosen"]:
             self.decided[body["body"]["about"]] = body["body"]["chosen"]
-        self.notes[canonical_json([id, body])] += 1
+        said = {"topic": body["topic"], "body": body["body"]}
+        self.notes[canonical_json([id, said])] += 1
 
     def read(self, thought: str) -> Evidence:
         """What was seen while a thought was written."""

@@ -27,7 +27,7 @@ from ..agents.operations import (
 )
 from ..agents.ranking import ranked
 from ..agents.thought import Scene, Thought
-from ..gates.canonical import canonical_json
+from ..gates.canonical import recordable, recordable_text
 from .acting import Acting
 from .aside import OverdueError, aside
 from .attempts import Attempts
@@ -167,7 +167,9 @@ class Performer:
 
     def _check(self, parts: Sequence[tuple[str, Any]]) -> None:
         """Raises for what the ledger cannot hold, or the budget has no room for."""
-        canonical_json([value for _, value in parts])
+        for text, value in parts:
+            recordable_text(text)
+            recordable(value)
         if not self.recording.spending.admits_thoughts(len(parts)):
             raise PlanError(f"{len(parts)} thoughts are more than what is left of the budget")
 
@@ -195,9 +197,9 @@ class Performer:
         async def record() -> Sequence[Thought]:
             thought = work.parents[0]
             self.recording.truths[thought.id] = found
-            await self.recording.log.note(
-                "ground_truth", {"operation": operation.name, "found": found}, thought.id
-            )
+            why = found if isinstance(found, str) else None
+            said = {"operation": operation.name, "found": None if why is not None else found}
+            await self.recording.log.note("ground_truth", said, thought.id, why)
             return work.parents
 
         return record

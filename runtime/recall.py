@@ -181,13 +181,19 @@ class RecallingLog:
             self._history.escalated.add(thought)
             await self._log.escalate(thought, reason)
 
-    async def note(self, topic: str, body: Mapping[str, Any], thought: str | None = None) -> None:
+    async def note(
+        self,
+        topic: str,
+        body: Mapping[str, Any],
+        thought: str | None = None,
+        reason: str | None = None,
+    ) -> None:
         """Anything else."""
         key = canonical_json([thought, {"topic": topic, "body": dict(body)}])
         if self._history.notes[key]:
             self._history.notes[key] -= 1
         else:
-            await self._log.note(topic, body, thought)
+            await self._log.note(topic, body, thought, reason)
 
     async def finish(self, status: RunStatus, result: str | None = None) -> None:
         """The last event of the run."""

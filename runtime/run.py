@@ -13,6 +13,7 @@ from structlog.contextvars import bound_contextvars
 from ..agents.spec import AgentSpec, TaskError
 from ..agents.thought import Status, Thought, thought_id
 from ..agents.tool import Workspace
+from ..gates.canonical import recordable, recordable_text
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
 from .acting import Acting
@@ -315,10 +316,9 @@ class Session:
             return
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise TaskError(
-                f"{self.folder}: {error.strerror}; give --sandbox a folder to act in"
-            ) from None
+        except (OSError, ValueError) as error:  # a NUL in its name
+            said = error.strerror if isinstance(error, OSError) else error
+            raise TaskError(f"{self.folder}: {said}; give --sandbox a folder to act in") from None
 
     def _prepare(self) -> None:
         if self.agent.prepare is not None:
@@ -395,8 +395,10 @@ def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
     if not task.strip():
         raise TaskError(f"the task is empty: say what {agent.name!r} shall do")
     try:
+        recordable_text(task)
         with blaming(agent, "read=", but=ValueError):
             reading = agent.read(task)
+        recordable(reading.value)
     except ValueError as error:
         raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
     return reading.value, reading.context

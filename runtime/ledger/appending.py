@@ -16,12 +16,13 @@ import sqlalchemy as sa
 from ...agents.thought import Status
 from . import tables
 from .chain import Blob, as_text, event_hash, plain_text
-from .derive import CHANGING, changes, decided, decision_row, tag_score_rows, thought_row
+from .derive import CHANGING, changes, decided, decision_row, tag_score_rows, thought_row, told
 from .errors import LedgerError
 from .events import AFTER_THE_END, EventKind
+from .text import shown, text_of, to_bytes
 from .writer import Append, Lane, Writer
 
-__all__ = ["Appender", "Clock", "Known", "iso", "json_text", "number"]
+__all__ = ["Appender", "Clock", "Known", "iso", "number"]
 
 Row = tuple[Any, ...]
 
@@ -60,7 +61,7 @@ class Appender:
 
     def __init__(self, known: Known, writer: Writer, clock: Clock) -> None:
         self.run = known.run
-        self._agent = known.agent
+        self._agent = shown(known.agent)
         self._digests = dict(known.digests)
         self._bound = known.bound
         self._seq = known.seq
@@ -88,6 +89,7 @@ class Appender:
         attempt: int | None = None,
         latency_s: float | None = None,
         blobs: Mapping[str, Blob] = MappingProxyType({}),
+        words: Mapping[str, str] = MappingProxyType({}),
         at: str | None = None,
         rows: Mapping[sa.Table, Sequence[Row]] = MappingProxyType({}),
         emptied: Sequence[str] = (),
@@ -95,7 +97,9 @@ class Appender:
         text: str | None = None,
     ) -> None:
         if text is None:
-            text = json_text(body, f"a {kind} event")
+            text = _json_text(body, f"a {kind} event")
+        if words:
+            blobs, body = {**blobs, **self._seal(words)}, told(body, words)
         named = plain_text({name: blob.digest for name, blob in blobs.items()})
         latency_s = number(latency_s, "the latency")
         if self._writer.full:
@@ -110,7 +114,7 @@ class Appender:
                 "kind": kind.value,
                 "at": at or iso(self._clock.now()),
                 "monotonic_ns": self._clock.monotonic_ns(),
-                "actor": actor,
+                "actor": shown(actor),
                 "thought_id": thought,
                 "attempt": attempt,
                 "digests": self._bound,
@@ -142,12 +146,11 @@ class Appender:
             await durable
 
     def _seal(self, contents: Mapping[str, str | bytes]) -> dict[str, Blob]:
-        """Each under a salt of its own; what UTF-8 cannot spell becomes ``?``."""
-        sealed: dict[str, Blob] = {}
-        for name, content in contents.items():
-            raw = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
-            sealed[name] = Blob.seal(raw, self._salt())
-        return sealed
+        """Each under a salt of its own."""
+        return {
+            name: Blob.seal(given if isinstance(given, bytes) else to_bytes(given), self._salt())
+            for name, given in contents.items()
+        }
 
     def _salt(self) -> bytes:
         """Sixteen bytes that nothing else has. Drawn in numbers: each draw lets go of Python's
@@ -172,8 +175,8 @@ class Appender:
                     f"thought {event['thought_id']} stands in run {self.run} already: "
                     "a second one needs another attempt or index"
                 )
-            value = blobs["value"].content.decode() if "value" in blobs else None
-            text = blobs["text"].content.decode()
+            value = text_of(blobs["value"].content) if "value" in blobs else None
+            text = text_of(blobs["text"].content)
             evidence = blobs["evidence"].digest if "evidence" in blobs else None
             thought = thought_row(event, body, self._agent, text, value, evidence)
             return {tables.thought: [thought], tables.tag_score: tag_score_rows(event, body)}
@@ -214,10 +217,10 @@ def number(value: float | None, what: str) -> float | None:
         return None
     if not math.isfinite(value):
         raise LedgerError(f"{what} cannot be recorded: it is {value}; it must be a finite number")
-    return float(value)
+    return float(value) + 0.0  # SQLite has no -0.0
 
 
-def json_text(value: Any, what: str) -> str:
+def _json_text(value: Any, what: str) -> str:
     try:
         return as_text(value)
     except (TypeError, ValueError) as error:

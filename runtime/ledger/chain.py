@@ -2,20 +2,35 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring_ascii
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
 from ...gates.canonical import canonical_json, digest
 
-__all__ = ["GENESIS", "Blob", "as_text", "blob_digest", "event_hash", "from_text", "plain_text"]
+__all__ = [
+    "GENESIS",
+    "Blob",
+    "as_text",
+    "blob_digest",
+    "event_hash",
+    "from_text",
+    "plain_text",
+    "with_room",
+]
 
 _PLAIN: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 
 _NOTHING: Final[Mapping[str, str]] = {}
+
+T = TypeVar("T")
+
+_DEEP: Final = 2_000
+"""More than the stack, and with it version 0.1, took."""
 
 GENESIS: Final = "0" * 64
 """``prev_hash`` of a run's first event."""
@@ -94,4 +109,17 @@ def as_text(value: Any) -> str:
 
 def from_text(text: str) -> Any:
     """Read what :func:`as_text` wrote."""
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except RecursionError:  # version 0.1 recorded values that lie deeper than now
+        return with_room(json.loads, text)
+
+
+def with_room(function: Callable[..., T], *given: Any, **named: Any) -> T:
+    """What a function gives that reads or writes JSON deeper than Python's stack allows."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + _DEEP)
+    try:
+        return function(*given, **named)
+    finally:
+        sys.setrecursionlimit(limit)

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from ...agents.thought import Status
 from ...gates.reading import Reading
 from ...gates.verdict import Action
 from .chain import plain_text
 from .events import EventKind
+from .text import shown
 
 __all__ = [
     "CHANGING",
@@ -17,6 +18,7 @@ __all__ = [
     "decision_row",
     "tag_score_rows",
     "thought_row",
+    "told",
 ]
 
 Body = Mapping[str, Any]
@@ -32,14 +34,22 @@ _READINGS: Final = tuple(reading.value for reading in Reading)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a later event changes of one thought's row."""
+    """What a later event changes of one thought's row, or of one decision's."""
 
     columns: Mapping[str, Any]
     """The new values, by column."""
     thought: str | None = None
-    """The thought's id, or None where ``seq`` names it."""
+    """The thought's id, or None where ``seq`` names the row."""
     seq: int | None = None
-    """The event that recorded the thought."""
+    """The event that recorded the thought or the decision."""
+    table: Literal["thought", "decision"] = "thought"
+
+
+def told(body: Body, words: Mapping[str, str]) -> Body:
+    """An event's body with the words that its blobs keep for it, so that they can be erased:
+    ``reason``, why a thought came to nothing or waits, and ``note``, what a person wrote."""
+    said = words.get("reason", words.get("note"))
+    return body if said is None else {**body, "reason": said}
 
 
 def thought_row(
@@ -61,20 +71,20 @@ def thought_row(
         event["at"],
         agent,
         plain_text(body["parents"]),
-        body["operation"],
-        body["kind"],
+        shown(body["operation"]),
+        shown(body["kind"]),
         body["depth"],
         body["index"],
         event["attempt"],
         body["status"],
         body["scope"],
-        _storable(text),
+        shown(text),
         value,
         body["score"],
         body["tokens"],
         event["latency_s"],
-        body["acted"],
-        _storable(body["reason"] or judgement.get("broken")),
+        _shown(body["acted"]),
+        _shown(body["reason"] or judgement.get("broken")),
         evidence,
         judgement.get("action"),
         cause.get("rule"),
@@ -130,10 +140,10 @@ def decision_row(event: Mapping[str, Any], body: Body) -> Row:
         event["seq"],
         event["thought_id"],
         event["at"],
-        _storable(event["actor"]),
+        event["actor"],
         body["approve"],
         body["about"],
-        _storable(body["reason"]),
+        shown(body["reason"]),
     )
 
 
@@ -144,19 +154,19 @@ def changes(event: Mapping[str, Any], body: Body) -> list[Change]:
         case EventKind.SCORED:
             return [Change({"score": body["score"]}, thought)]
         case EventKind.SELECTED:
-            fate = {"status": Status.DROPPED.value, "reason": _storable(body["reason"])}
+            fate = {"status": Status.DROPPED.value, "reason": shown(body["reason"])}
             return [Change(fate, id) for id in body["dropped"]]
         case EventKind.BACKED_UP:
-            columns = {"reason": _storable(body["reason"])}
+            columns = {"reason": shown(body["reason"])}
             if body.get("approved"):  # what a person let pass goes on as another thought
                 columns["status"] = Status.DROPPED.value
             return [Change(columns, thought)]
         case EventKind.ESCALATED:
-            reason = _storable(body["reason"])
+            reason = shown(body["reason"])
             return [Change({"status": Status.ESCALATED.value, "reason": reason}, thought)]
         case EventKind.DECIDED:
             status, word = decided(body)
-            reason = _storable(f"{word} by {event['actor']}: {body['reason']}")
+            reason = shown(f"{word} by {event['actor']}: {body['reason']}")
             return [Change({"status": status.value, "reason": reason}, thought)]
         case EventKind.ERASED:
             return _emptied(body)
@@ -174,16 +184,25 @@ def decided(body: Body) -> tuple[Status, str]:
 
 
 def _emptied(body: Body) -> list[Change]:
-    """Thoughts whose text or value was erased, by the event that recorded them."""
-    emptied: dict[int, dict[str, Any]] = {}
+    """What is left of thoughts and decisions whose words were erased."""
+    said = {"reason": shown(f"erased: {body['reason']}")}
+    changes: list[Change] = []
     for erased in body["blobs"].values():
-        if erased["name"] in ("text", "value"):
-            columns = emptied.setdefault(erased["seq"], {})
-            columns[erased["name"]] = "" if erased["name"] == "text" else None
-            columns["reason"] = _storable(f"erased: {body['reason']}")
-    return [Change(columns, seq=seq) for seq, columns in emptied.items()]
+        seq, thought = erased["seq"], erased.get("thought")
+        match erased["name"]:
+            case "text":
+                changes.append(Change({"text": "", **said}, seq=seq))
+            case "value":
+                changes.append(Change({"value": None, **said}, seq=seq))
+            case "reason" if thought is not None:
+                changes.append(Change(said, thought))
+            case "note":
+                changes.append(Change({"reason": ""}, seq=seq, table="decision"))
+                changes.append(Change(said, thought))
+            case _:
+                pass
+    return changes
 
 
-def _storable(text: str | None) -> str | None:
-    """Without NUL, which PostgreSQL's text cannot hold; the blob and the event keep it."""
-    return text.replace("\0", "\ufffd") if text else text
+def _shown(text: str | None) -> str | None:
+    return None if text is None else shown(text)

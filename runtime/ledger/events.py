@@ -237,3 +237,5 @@ class ErasedBlob:
     """The event of the run that names it."""
     name: str
     """What that event calls it: ``prompt``, ``text``, ``evidence`` …"""
+    thought: str | None = None
+    """The thought that the event is about."""

@@ -7,10 +7,10 @@ from typing import Any, assert_never
 
 from ...agents.prompt import Sampling
 from ...agents.thought import Status
-from ...gates.canonical import digest
+from ...gates.canonical import digest, recordable
 from ...gates.control import Control
 from . import tables
-from .appending import Appender, iso, json_text, number
+from .appending import Appender, iso, number
 from .chain import as_text, plain_text
 from .errors import LedgerError
 from .events import (
@@ -28,6 +28,7 @@ from .events import (
 from .judgements import judgement_text, judgement_to_json
 from .liveness import opened, this_process
 from .provenance import run_digests
+from .text import shown
 
 __all__ = ["RunLog"]
 
@@ -47,6 +48,7 @@ class RunLog(Appender):
         self._closed = None
         info = start.engine
         at = iso(self._clock.now())
+        _check_start(start)
         blobs = self._seal({"task": start.task})
         policy = as_text(start.policy.model_dump(mode="json"))
         described = {
@@ -70,7 +72,7 @@ class RunLog(Appender):
         }
         run = {
             "id": self.run,
-            **described,
+            **{n: shown(v) if isinstance(v, str) else v for n, v in described.items()},
             "task": blobs["task"].digest,
             "digests": as_text(self._digests),
             "started_at": at,
@@ -81,7 +83,7 @@ class RunLog(Appender):
             blobs=blobs,
             at=at,
             rows={
-                tables.policy: [(start.policy.digest, start.policy.name, policy)],
+                tables.policy: [(start.policy.digest, shown(start.policy.name), policy)],
                 tables.run: [tuple(run[column.name] for column in tables.run.c)],
             },
         )
@@ -160,7 +162,7 @@ class RunLog(Appender):
             EventKind.DECIDED,
             {
                 "approve": approve,
-                "reason": reason,
+                "reason": None,
                 "about": about,
                 "outcome": outcome,
                 "rule": rule,
@@ -168,11 +170,12 @@ class RunLog(Appender):
             },
             actor=_person(by),
             thought=thought,
+            words={"note": reason},
         )
 
     async def erased(self, blobs: Sequence[ErasedBlob], *, by: str, reason: str) -> None:
         """Empty these blobs of the run, bytes and salts, and say so in its chain."""
-        named = {blob.digest: {"seq": blob.seq, "name": blob.name} for blob in blobs}
+        named = {blob.digest: _named(blob) for blob in blobs}
         if not named:
             raise LedgerError(f"nothing of run {self.run} was named to be erased")
         await self._append(
@@ -265,12 +268,11 @@ class RunLog(Appender):
 
     async def intend_tool(self, thought: str, tool: str, arguments: Mapping[str, Any]) -> None:
         """Before the tool is called."""
-        given = json_text(dict(arguments), f"the arguments of tool {tool!r}")
         await self._append(
             EventKind.TOOL_INTENDED,
             {"tool": tool},
             thought=thought,
-            blobs=self._seal({"arguments": given}),
+            blobs=self._seal({"arguments": _recordable(dict(arguments), f"arguments of {tool!r}")}),
         )
 
     async def tool_result(
@@ -288,12 +290,21 @@ class RunLog(Appender):
 
     async def escalate(self, thought: str, reason: str) -> None:
         """The thought waits for a person."""
-        await self._append(EventKind.ESCALATED, {"reason": reason}, thought=thought)
+        words = {"reason": reason}
+        await self._append(EventKind.ESCALATED, {"reason": None}, thought=thought, words=words)
 
-    async def note(self, topic: str, body: Mapping[str, Any], thought: str | None = None) -> None:
-        """Anything else: a budget that ended, a branch that was regrown."""
+    async def note(
+        self,
+        topic: str,
+        body: Mapping[str, Any],
+        thought: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Anything else: a budget that ended, a branch that was regrown. ``reason`` are words that
+        may quote a text, and can be erased."""
         said = {"topic": topic, "body": dict(body)}
-        await self._append(EventKind.NOTED, said, thought=thought, wait=False)
+        words = {} if reason is None else {"reason": reason}
+        await self._append(EventKind.NOTED, said, thought=thought, words=words, wait=False)
 
     async def finish(self, status: RunStatus, result: str | None = None) -> None:
         """The last event of the run: its status, and its result or the reason for having none."""
@@ -321,7 +332,7 @@ class RunLog(Appender):
             "retries": thought.retries,
             "hopeless": thought.hopeless,
             "acted": thought.acted,
-            "reason": thought.reason,
+            "reason": None,
             "judgement": judgement,
             **_asked_of_people(thought),
         }
@@ -332,13 +343,11 @@ class RunLog(Appender):
             known["approved"] = as_text(body["approved"])
         given: dict[str, str | bytes] = {"text": thought.text}
         if thought.value is not None:
-            given["value"] = json_text(thought.value, f"the value of thought {thought.id}")
+            given["value"] = _recordable(thought.value, f"thought {thought.id}")
         if thought.evidence is not None:
             given["evidence"] = thought.evidence.to_bytes()
         if thought.call is not None and thought.status is Status.ESCALATED:
-            given["arguments"] = json_text(
-                thought.call.arguments, f"the call of thought {thought.id}"
-            )
+            given["arguments"] = _recordable(thought.call.arguments, f"the call of {thought.id}")
         await self._append(
             kind,
             body,
@@ -347,6 +356,7 @@ class RunLog(Appender):
             attempt=thought.attempt,
             latency_s=thought.latency_s,
             blobs=self._seal(given),
+            words={} if thought.reason is None else {"reason": thought.reason},
             wait=wait,
             text=plain_text(body, known),
         )
@@ -369,6 +379,26 @@ def _sampling(sampling: Sampling) -> tuple[Mapping[str, Any], str]:
     """As data and as text, made once for all the calls that share it."""
     data = asdict(sampling)
     return data, as_text(data)
+
+
+def _check_start(start: RunStart) -> None:
+    """Raises :class:`LedgerError` for what a run's row cannot hold."""
+    whole = isinstance(start.seed, int) and not isinstance(start.seed, bool)
+    if not whole or not -(1 << 63) <= start.seed < 1 << 63:
+        raise LedgerError("the seed must be a whole number from -2**63 to 2**63 - 1")
+
+
+def _named(blob: ErasedBlob) -> dict[str, Any]:
+    """What an ``erased`` event says of a blob; of words that stand in a row elsewhere, whose."""
+    said: dict[str, Any] = {"seq": blob.seq, "name": blob.name}
+    return said | {"thought": blob.thought} if blob.name in ("reason", "note") else said
+
+
+def _recordable(value: Any, whose: str) -> bytes:
+    try:
+        return recordable(value)
+    except ValueError as error:
+        raise LedgerError(f"{whose}: {error}") from None
 
 
 def _spelt(controls: Mapping[str, Control]) -> dict[str, str]:

@@ -453,7 +453,7 @@ def _insert(opened: Door, appends: Sequence[Append]) -> None:
     opened.insert(rows)
     changes = [(append.lane.run, change) for append in appends for change in append.changes]
     for run, change in changes:
-        statement, values = _update(change.columns)
+        statement, values = _update(change)
         named = ("id", change.thought) if change.seq is None else ("seq", change.seq)
         opened.execute(
             f"{statement} WHERE run_id = ? AND {named[0]} = ?", [(*values, run, named[1])]
@@ -463,6 +463,6 @@ def _insert(opened: Door, appends: Sequence[Append]) -> None:
         opened.execute("UPDATE blob SET bytes = ?, salt = ? WHERE digest = ?", emptied)
 
 
-def _update(columns: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    names = ", ".join(f"{name} = ?" for name in columns)
-    return f"UPDATE thought SET {names}", list(columns.values())
+def _update(change: Change) -> tuple[str, list[Any]]:
+    names = ", ".join(f"{name} = ?" for name in change.columns)
+    return f"UPDATE {change.table} SET {names}", list(change.columns.values())

@@ -7,8 +7,9 @@ import orjson
 
 from .. import tables
 from ..chain import from_text
-from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
+from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row, told
 from ..events import EventKind
+from ..text import text_of
 from .damage import DamageError, DamageKind, cut_off
 
 __all__ = ["Derivation", "check_derived"]
@@ -18,6 +19,7 @@ _RECORDING: Final = frozenset({EventKind.JUDGED.value, EventKind.PLACED.value})
 _TELLING: Final = _RECORDING | {kind.value for kind in CHANGING}
 _KINDS: Final = frozenset(kind.value for kind in EventKind)
 _THOUGHT: Final = {name: place for place, name in enumerate(tables.thought.c.keys())}
+_DECISION: Final = {name: place for place, name in enumerate(tables.decision.c.keys())}
 
 
 class Derivation:
@@ -56,17 +58,24 @@ class Derivation:
             "attempt": attempt,
             "latency_s": latency,
         }
-        body = _read(body)
+        words = {n: text_of(contents[named[n]]) for n in ("reason", "note") if n in named}
+        body = told(_read(body), words)
         if kind in _RECORDING:
             self._record(event, body, named, contents)
             return
         if kind == EventKind.DECIDED:
             self.decisions[seq] = decision_row(event, body)
         for change in changes(event, body):
+            if change.table == "decision":
+                decision = self.decisions.get(change.seq or 0)
+                if decision is not None:
+                    changed = _changed(decision, change.columns, _DECISION)
+                    self.decisions[change.seq or 0] = changed
+                continue
             id = self._recorded_by.get(change.seq, "") if change.seq is not None else change.thought
             row = self.thoughts.get(id or "")
             if row is not None:
-                self.thoughts[id or ""] = _changed(row, change.columns)
+                self.thoughts[id or ""] = _changed(row, change.columns, _THOUGHT)
 
     def _record(
         self,
@@ -76,8 +85,8 @@ class Derivation:
         contents: Mapping[str, bytes],
     ) -> None:
         # No JSON value is empty, so an empty one was erased.
-        value = (contents[named["value"]].decode() or None) if "value" in named else None
-        text = contents[named["text"]].decode()
+        value = (text_of(contents[named["value"]]) or None) if "value" in named else None
+        text = text_of(contents[named["text"]])
         id = event["thought_id"]
         evidence = named.get("evidence")
         self.thoughts[id] = thought_row(event, body, self.agent, text, value, evidence)
@@ -93,10 +102,10 @@ def _read(text: str) -> Any:
         return from_text(text)
 
 
-def _changed(row: Row, columns: Mapping[str, Any]) -> Row:
+def _changed(row: Row, columns: Mapping[str, Any], places: Mapping[str, int]) -> Row:
     cells = list(row)
     for name, value in columns.items():
-        cells[_THOUGHT[name]] = value
+        cells[places[name]] = value
     return tuple(cells)
 
 

@@ -68,6 +68,14 @@ def canonical(value: object) -> bytes:
     return text.encode("ascii")
 
 
+def shown(value: object) -> object:
+    """What event 0 says, as a column holds it: U+FFFD for NUL and lone halves of surrogates."""
+    if not isinstance(value, str):
+        return value
+    whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return whole.replace("\0", "\ufffd")
+
+
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -325,14 +333,14 @@ def check_start(db: sqlite3.Connection, row: Row, event: Row, body: Row, blobs: 
         said[name] = body[name]
     said["digests"] = canonical(body["digests"]).decode()
     for name in TABLES["run"]:
-        if row[name] != said[name]:
+        if row[name] != shown(said[name]):
             raise Wrong(f"the run's row was changed: {name} differs from event 0")
     policy = next(rows(db, "policy", "WHERE digest = ?", (row["policy"],)), None)
     if policy is None:
         raise Wrong(f"policy {row['policy'][:12]} is missing")
     if sha256(policy["body"].encode()) != row["policy"]:
         raise Wrong(f"policy {row['policy'][:12]} was changed")
-    if json.loads(policy["body"])["name"] != policy["name"]:
+    if shown(json.loads(policy["body"])["name"]) != policy["name"]:
         raise Wrong(f"policy {row['policy'][:12]} has another name")
     return body["digests"]
 

@@ -15,6 +15,7 @@ from .. import connect, tables
 from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..errors import LedgerError
 from ..events import EventKind
+from ..text import shown
 from .damage import Damage, DamageError, DamageKind, cut_off
 from .derived import Derivation, check_derived
 from .diagnosis import broken_link, gap
@@ -243,7 +244,7 @@ class _Run:
             **{n: body[n] for n in ("agent", "context", "seed", "policy", "engine", "model")},
         }
         for name, value in row.items():
-            if said[name] != value:
+            if _column(said[name]) != value:
                 raise DamageError(
                     None,
                     DamageKind.CHANGED,
@@ -397,11 +398,17 @@ def _told(columns: tuple) -> set[str]:
         return set()
 
 
+def _column(value: Any) -> Any:
+    """What event 0 or a policy says, as a column holds it."""
+    return shown(value) if isinstance(value, str) else value
+
+
 def policy_fault(row: tuple) -> str | None:
     """What is wrong with a row of ``policy``: digest, name, body."""
     digest, name, body = row
     try:
-        fine = blob_digest(b"", body.encode()) == digest and from_text(body)["name"] == name
+        whole = blob_digest(b"", body.encode()) == digest
+        fine = whole and _column(from_text(body)["name"]) == name
     except (ValueError, TypeError, KeyError, AttributeError):
         fine = False
     return None if fine else f"policy {name!r} was changed: it does not match its digest"

@@ -15,6 +15,7 @@ from .. import tables
 from ..chain import as_text, blob_digest, event_hash, from_text
 from ..errors import LedgerError
 from ..judgements import approvals_from_json, judgement_from_json
+from ..text import shown, text_of
 from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
 
@@ -116,7 +117,7 @@ def _run_row(
     return RunRow(
         run=row["id"],
         agent=row["agent"],
-        task=row["task_bytes"].decode(),
+        task=shown(text_of(row["task_bytes"])),
         context=row["context"],
         status="unfinished" if end is None else from_text(end.body)["status"],
         result=result,
@@ -181,7 +182,7 @@ def _results(connection: Connection, ends: Mapping[str, Any]) -> dict[str, str]:
     named = {run: from_text(end.blobs).get("result") for run, end in ends.items()}
     found = contents(connection, [digest for digest in named.values() if digest])
     return {
-        run: content.decode()
+        run: shown(text_of(content))
         for run, digest in named.items()
         if digest and (content := found[digest]) is not None
     }
@@ -295,7 +296,7 @@ def prompts(
     named = {(row.run_id, row.thought_id): from_text(row.blobs)["prompt"] for row in rows}
     found = contents(connection, list(named.values()))
     return {
-        thought: from_text(asked.decode())["text"]
+        thought: shown(from_text(asked.decode())["text"])
         for thought, digest in named.items()
         if (asked := found[digest]) is not None
     }

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from .. import tables
 from ..chain import as_text, from_text
 from ..events import EventKind
+from ..text import shown, text_of
 from .explanation import SwitchRow, TryRow, WayBack
 from .fetch import content
 from .rows import ThoughtRow
@@ -36,7 +37,7 @@ def tries(
         body = from_text(event["body"])
         dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
-            text=dropped.decode(),
+            text=shown(text_of(dropped)),
             **{"approved": False}  # which older versions do not say
             | {name: body[name] for name in WayBack.__slots__ if name in body},
         )
