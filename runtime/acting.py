@@ -80,8 +80,8 @@ class Acting:
             )
         if decision is not None and decision.call not in (None, call.digest):
             return (
-                f"{call.tool} was not run: it is not the call that {decision.by} approved; resume "
-                "with the calls= of that time, or run the task anew"
+                f"{call.tool} was not run: it is not the call that was approved; resume with the "
+                "calls= of that time, or run the task anew"
             )
         if judged != call.digest:
             return (

@@ -106,13 +106,27 @@ def begun(connection: Connection, run: str | None = None) -> list[Begun]:
 
 def _unfinished(connection: Connection, run: str | None) -> list[tuple[str, str]]:
     """Runs that have not ended, or were resumed since, with their agents."""
-    row, event = tables.run.c, tables.event.c
-    last = sa.select(sa.func.max(event.seq)).where(event.run_id == row.id).correlate(tables.run)
-    ended = last.where(event.kind == "run_finished").scalar_subquery()
-    resumed = last.where(event.kind == "resumed").scalar_subquery()
-    query = sa.select(row.id, row.agent).where(
-        sa.or_(ended.is_(None), sa.func.coalesce(resumed, -1) > ended)
-    )
+    last = {
+        kind: dict(
+            connection.execute(
+                sa.text(
+                    "SELECT run_id, max(seq) FROM event "
+                    f"{fetch.by_index(connection, kind.removeprefix('run_'))} "
+                    f"WHERE kind = '{kind}' GROUP BY run_id"
+                )
+            )
+            .tuples()
+            .all()
+        )
+        for kind in ("run_finished", "resumed")
+    }
+    row = tables.run.c
+    query = sa.select(row.id, row.agent).order_by(row.id)
     if run is not None:
         query = query.where(row.id == run)
-    return [(each.id, each.agent) for each in connection.execute(query.order_by(row.id))]
+    ended, resumed = last["run_finished"], last["resumed"]
+    return [
+        (each.id, each.agent)
+        for each in connection.execute(query)
+        if each.id not in ended or resumed.get(each.id, -1) > ended[each.id]
+    ]

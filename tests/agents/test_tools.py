@@ -4,14 +4,15 @@ import asyncio
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, ToolException
 from langchain_core.tools import tool as langchain_tool
 
-from secateur import Agent, AuditLog, LocalEngine, SecateurError
+from secateur import Agent, AuditLog, Policy, SecateurError
 from secateur.agents.errors import PlanError
 from secateur.agents.operations import Act
 from secateur.agents.plan import act, generate, split
@@ -211,16 +212,9 @@ def test_agents_are_defined_without_langchain() -> None:
 # In a run
 
 
-@pytest.fixture
-async def small(tiny_checkpoint: Path):
-    loaded = LocalEngine.load(tiny_checkpoint)
-    yield loaded
-    await loaded.aclose()
-
-
 @pytest.mark.parametrize("kind", ["plain", "asynchronous", "langchain"])
 async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
-    small: LocalEngine, tmp_path: Path, kind: str
+    scripted: Callable[..., Any], tmp_path: Path, kind: str
 ) -> None:
     def sleep(seconds: float) -> str:
         """Take so long."""
@@ -235,12 +229,14 @@ async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
     made = {"plain": sleep, "asynchronous": wait, "langchain": langchain_tool(wait)}[kind]
     slow = Tool.of(made, timeout=0.2)
 
-    plan = split(lambda scene: [("0", None), ("30", None)], name="ways") >> act(
-        [slow], calls=lambda text: Call(slow.name, {"seconds": float(text)})
-    )
-    agent = Agent("slow", plan)
+    def calls(text: str) -> Call:
+        return Call(slow.name, {"seconds": float(text)})
+
+    ways = split(lambda scene: [("0", None), ("30", None)], name="ways")
+    plan = ways >> generate("{text}", calls=calls) >> act([slow], calls=calls)
+    agent = Agent("slow", plan, policy=Policy(name="none"))
     began = time.monotonic()
-    result = await agent.run("x", policy="observe", engine=small, ledger=tmp_path / "x.db")
+    result = await agent.run("x", engine=scripted(str), ledger=tmp_path / "x.db")
     assert time.monotonic() - began < 10
     assert [thought.text for thought in result.kept] == ["done"]
     (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
@@ -251,17 +247,18 @@ async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
 
 
 async def test_what_a_langchain_tool_raises_is_a_failed_thought(
-    small: LocalEngine, tmp_path: Path
+    scripted: Callable[..., Any], tmp_path: Path
 ) -> None:
     @langchain_tool
     def refuse(word: str) -> str:
         """Raise."""
         raise ToolException(f"no {word}")
 
-    plan = split(lambda scene: [("tea", None)], name="ways") >> act(
-        [refuse], calls=lambda text: Call("refuse", {"word": text})
-    )
-    agent = Agent("refused", plan)
-    result = await agent.run("x", policy="observe", engine=small, ledger=tmp_path / "x.db")
+    def calls(text: str) -> Call:
+        return Call("refuse", {"word": text})
+
+    plan = generate("{task}", calls=calls) >> act([refuse], calls=calls)
+    agent = Agent("refused", plan, policy=Policy(name="none"))
+    result = await agent.run("tea", engine=scripted(str), ledger=tmp_path / "x.db")
     assert result.status is RunStatus.EMPTY
     assert "no tea" in (result.reason or "")

@@ -255,7 +255,7 @@ async def test_another_call_than_the_approved_one_is_not_made(desk, monkeypatch)
     assert (again.status, here.paid()) == (RunStatus.EMPTY, [])
     (failed,) = [t for t in again.thoughts if t.status is Status.FAILED]
     assert failed.reason == (
-        "pay was not run: it is not the call that ada approved; resume with the calls= of that "
+        "pay was not run: it is not the call that was approved; resume with the calls= of that "
         "time, or run the task anew"
     )
 
