@@ -5,6 +5,9 @@ index without content on SQLite, ``tsvector`` with GIN on PostgreSQL; the texts 
 their blobs. Indexing happens behind the commits that it follows, so for each run a mark says up to
 which event it has come: what lies beyond is the tail, which a search reads itself. A passage's
 number grows with its time, so that the newest are found by counting down.
+
+The index says by which rule its words are spelt, in a row of its own. One of another rule, as an
+older version made it, is not asked: everything is the tail then, until it is made anew.
 """
 
 import json
@@ -23,6 +26,7 @@ from .words import Passage, plain, vector
 
 __all__ = [
     "catch_up",
+    "current",
     "forget",
     "index_some",
     "number_range",
@@ -41,6 +45,11 @@ _TIES = 10
 _LARGEST = (1 << 63 - _TIES - 1) - 1
 """Microseconds that a number has room for: 285 years either way."""
 
+_RULE = "spelling2"
+"""By which rule :mod:`.words` spells words; to be changed whenever it is."""
+_RULE_NUMBER = -(1 << 63)
+"""The number of the row that says it, which no passage has."""
+
 _TOLD = (EventKind.MODEL_INTENDED.value, EventKind.JUDGED.value, EventKind.PLACED.value)
 
 _PLACE = "INSERT INTO passage (number, run_id, thought_id) VALUES (?, ?, ?)"
@@ -57,6 +66,8 @@ def index_some(connection: Connection, limit: int = _EVENTS) -> int:
 
     For a writer's idle moments, in a transaction of its own of some milliseconds.
     """
+    if not _renewed(connection):
+        return 0
     run = connection.execute(_open_runs().limit(1)).first()
     if run is None:
         return 0
@@ -65,6 +76,7 @@ def index_some(connection: Connection, limit: int = _EVENTS) -> int:
 
 def catch_up(connection: Connection, run: str) -> None:
     """Index all of one run, so that nobody indexes old words of it later; before an erasure."""
+    _renewed(connection)
     mark = tables.passage_mark
     # The mark's row is locked, where a database has such locks, until the transaction ends.
     query = sa.select(mark.c.upto).where(mark.c.run_id == run).with_for_update()
@@ -78,13 +90,15 @@ def catch_up(connection: Connection, run: str) -> None:
 
 def tail(connection: Connection, run: str | None = None) -> Iterator[Passage]:
     """What is not indexed yet, of one run or of all."""
-    query = _open_runs()
+    mark = tables.passage_mark.c
+    known = current(connection)
+    query = _open_runs() if known else sa.select(mark.run_id, sa.literal(-1).label("upto"))
     if run is not None:
-        query = query.where(tables.passage_mark.c.run_id == run)
-    for mark in connection.execute(query).all():
-        upto: int = mark.upto
+        query = query.where(mark.run_id == run)
+    for row in connection.execute(query).all():
+        upto: int = row.upto
         while True:
-            found, reached = _passages(connection, mark.run_id, upto, _EVENTS)
+            found, reached = _passages(connection, row.run_id, upto, _EVENTS)
             if reached == upto:
                 break
             yield from found
@@ -140,6 +154,48 @@ def rebuild(engine: Engine) -> None:
             left = index_some(connection, _MANY)
 
 
+def current(connection: Connection) -> bool:
+    """Whether the index is spelt by this version's rule."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT 1 FROM passage_words WHERE passage_words MATCH :rule AND rowid = :number"
+    else:
+        query = (
+            "SELECT 1 FROM passage_words WHERE number = :number AND words = CAST(:rule AS tsvector)"
+        )
+    said = {"rule": _RULE, "number": _RULE_NUMBER}
+    return connection.execute(sa.text(query), said).first() is not None
+
+
+def _renewed(connection: Connection) -> bool:
+    """Whether the index is spelt by this version's rule now; one of another is emptied first."""
+    if current(connection):
+        return True
+    used = connection.execute(sa.select(tables.passage.c.number).limit(1)).first() is not None
+    if used and not _may_clear(connection):
+        return False
+    if used:
+        _clear(connection)
+    else:
+        _say_rule(connection)
+    return True
+
+
+def _may_clear(connection: Connection) -> bool:
+    """Whether this role may empty the index: on PostgreSQL, who only runs agents may not."""
+    if connection.dialect.name == "sqlite":
+        return True
+    query = "SELECT has_table_privilege('passage_words', 'DELETE')"
+    return bool(connection.execute(sa.text(query)).scalar())
+
+
+def _say_rule(connection: Connection) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_INSERT, (_RULE_NUMBER, _RULE, ""))
+    else:
+        once = f"{_INSERT_POSTGRESQL} ON CONFLICT DO NOTHING"
+        connection.exec_driver_sql(once, (_RULE_NUMBER, _RULE))
+
+
 def _index_more(connection: Connection, run: str, upto: int, limit: int) -> int:
     """Index a run's next events behind ``upto``, and move its mark there; the last event read."""
     found, reached = _passages(connection, run, upto, limit)
@@ -166,6 +222,7 @@ def _clear(connection: Connection) -> None:
     connection.execute(sa.delete(mark))
     runs = sa.select(tables.run.c.id, sa.literal(-1), sa.false())
     connection.execute(sa.insert(mark).from_select(["run_id", "upto", "settled"], runs))
+    _say_rule(connection)
 
 
 def number_range(at: str) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """Finding thoughts by their words: in the index, newest first, and in the tail beyond it."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from .. import tables
-from ..passages import number_range, tail
+from ..passages import current, number_range, tail
 from ..words import Passage, Words
 from . import fetch
 from .filters import Meaning, Narrow
@@ -64,7 +63,8 @@ def search(
     """Thoughts with these words that fit, newest first; what is not indexed yet included."""
     wanted = narrow.of_thought(meaning)
     rows = _of_tail(connection, words, narrow, wanted)
-    rows += _of_index(connection, words, narrow, wanted, limit, after)
+    if current(connection):
+        rows += _of_index(connection, words, narrow, wanted, limit, after)
     rows = sorted({_place(row): row for row in rows}.items(), reverse=True)
     below = [row for place, row in rows if after is None or place < after]
     return below[:limit]
@@ -190,12 +190,6 @@ def excerpts(
 def _excerpt(text: str, words: Words) -> str:
     """The text around the first phrase, on one line."""
     line = " ".join(text.split())
-    place = None
-    for phrase in words.phrases:
-        spelt = r"[\W_]+".join(re.escape(word) for word in phrase)
-        place = re.search(rf"(?<![^\W_]){spelt}(?![^\W_])", line, re.IGNORECASE)
-        if place is not None:
-            break
-    start, end = place.span() if place is not None else (0, 0)
+    start, end = words.first(line) or (0, 0)
     first, last = max(0, start - _AROUND), min(len(line), end + _AROUND)
     return ("…" if first else "") + line[first:last] + ("…" if last < len(line) else "")
