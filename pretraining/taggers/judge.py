@@ -2,7 +2,7 @@
 
 The wire is chat completions with a structured answer (a JSON schema). Text that could not be
 judged is never clean: a refusal, a cut or unparseable answer, a unit left out, an unknown tag and
-a server that does not answer all leave the text :class:`Untagged`.
+a server that does not answer, or never ends its answer, all leave the text :class:`Untagged`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ...runtime.redaction import redacted, shown_url
 from ..document import Span
 from .mention import Mention
 from .scale import TAG_NAME
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["JudgeTagger"]
 
 _NONE = "none"
+_NO_KEY = "none"
+"""What is sent where there is no key: the client insists on one."""
 
 _TASK = """\
 You label text for the pretraining of a language model. The user's message is JSON: "units" holds \
@@ -58,10 +61,12 @@ class JudgeTagger(BaseModel, Tagger):
     server's base (``http://host:8000/v1``); the key is read from the environment variable
     ``key_variable``, and never from a file. At most ``concurrency`` requests are under way.
     Requests that fail on the way, and answers that cannot be read, are tried ``retries`` times
-    more; the client waits longer from one failed request to the next.
+    more; the client waits longer from one failed request to the next. A whole answer has
+    ``timeout`` seconds and 4 MiB; no redirect is followed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A value that is refused may be an address with a password in it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kind: Literal["judge"] = "judge"
     url: str = Field(pattern=r"^https?://")
@@ -81,6 +86,16 @@ class JudgeTagger(BaseModel, Tagger):
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     max_tokens: int = Field(default=2048, ge=16)
     key_variable: str = "OPENAI_API_KEY"
+
+    @field_validator("url")
+    @classmethod
+    def _no_login(cls, url: str) -> str:
+        if "@" in url:
+            raise ValueError(
+                "has a login in it, and would be written down; leave it out: the key is that of "
+                "the environment variable key_variable"
+            )
+        return url
 
     @field_validator("labels")
     @classmethod
@@ -104,12 +119,15 @@ class JudgeTagger(BaseModel, Tagger):
             raise TaggerError(
                 f"a judge needs {error.name}: pip install 'secateur[train]'"
             ) from None
+        from .bounded import BoundedClient
+
         gate = asyncio.Semaphore(self.concurrency)
         async with AsyncOpenAI(
             base_url=self.url,
-            api_key=os.environ.get(self.key_variable) or "none",
+            api_key=self._key,
             max_retries=self.retries,
             timeout=self.timeout,
+            http_client=BoundedClient(self.timeout),
         ) as client:
             return list(await asyncio.gather(*(self._judge(client, gate, t) for t in texts)))
 
@@ -155,10 +173,17 @@ class JudgeTagger(BaseModel, Tagger):
                     reply = await client.chat.completions.create(**asked)
                 return self._read(reply, sheet)
             except OpenAIError as error:  # the client has tried again already, and waited
-                return Untagged(f"{self.url} did not answer ({_line(error)})")
+                said = redacted(_line(error), self._key if self._key != _NO_KEY else "")
+                return Untagged(f"{shown_url(self.url)} did not answer ({said[:160]})")
+            except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+                reason = "is no chat completion"  # a page, half a JSON, or one of another shape
             except _UnreadableAnswerError as error:
                 reason = str(error)
         return Untagged(f"the judge's answer {reason}")
+
+    @property
+    def _key(self) -> str:
+        return os.environ.get(self.key_variable) or _NO_KEY
 
     def _instruction(self) -> str:
         labels = "\n".join(
@@ -261,4 +286,4 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -7,12 +7,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ...models.presets import preset_of
+from ..redaction import redacted
 from .checkpoint import find_model, name_of, read_vocabulary
 from .protocol import EngineError
 
@@ -28,6 +29,8 @@ _PROMPT_TOKENS = 8192
 """Tokens of prompts that a CPU server reads in one step, at least."""
 _FEWEST_LOGPROBS = 20  # vLLM's own default
 _CPU_CACHE_GIB = 8
+_KEYS = {"--api-k": "VLLM_API_KEY", "--hf-t": "HF_TOKEN"}
+"""How options begin whose values are secret, and the variables that can hold those."""
 
 
 class ServerError(EngineError):
@@ -63,9 +66,22 @@ class LaunchPlan:
         return f"http://{host}:{self.port}"
 
     def shell(self) -> str:
-        """The same as lines for a shell."""
+        """The same as lines for a shell, without secrets: a key is that of ``VLLM_API_KEY``."""
         settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        return " \\\n  ".join([*settings, shlex.join(self.command)])
+        return " \\\n  ".join([*settings, " ".join(_spelt(self.command))])
+
+
+def _spelt(command: Sequence[str]) -> Iterator[str]:
+    variable = None
+    for word in command:
+        name, equals, _ = word.partition("=")
+        if word.startswith("-"):
+            spelt = name.replace("_", "-")  # which vLLM takes for the same, shortened too
+            variable = next((v for start, v in _KEYS.items() if spelt.startswith(start)), None)
+            said = f'{name}="${variable}"' if variable and equals else shlex.quote(redacted(word))
+        else:
+            said = f'"${variable}"' if variable else shlex.quote(redacted(word))
+        yield said
 
 
 def find_vllm(python: str | None = None) -> VllmInstall:

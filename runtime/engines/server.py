@@ -1,6 +1,6 @@
 """Start a vLLM server, wait until it generates, and stop all of it."""
 
-import json
+import asyncio
 import os
 import re
 import signal
@@ -8,15 +8,16 @@ import socket
 import subprocess
 import tempfile
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from ..redaction import redacted
 from .launch import LaunchPlan, ServerError
+from .protocol import EngineError
 
 __all__ = ["VllmServer"]
 
@@ -148,27 +149,34 @@ class VllmServer:
 
     def _answers(self) -> bool:
         try:
-            with _open(f"{self.url}/health", timeout=2) as reply:
-                return reply.status == 200
-        except (OSError, ValueError):
+            self._ask(2.0, "GET", "/health")
+        except EngineError:
             return False
+        return True
 
     def _warm_up(self, timeout_s: float) -> None:
         body = {"model": self.plan.served, "prompt": [0], "max_tokens": 2, "logprobs": 1}
-        asked = urllib.request.Request(
-            f"{self.url}/v1/completions",
-            json.dumps(body).encode(),
-            {"content-type": "application/json", **_authorization()},
-        )
         try:
-            with _open(asked, timeout=timeout_s):
-                return
-        except (OSError, ValueError) as error:
+            self._ask(timeout_s, "POST", "/v1/completions", body)
+        except EngineError as error:
             if self._process.poll() is not None:
                 raise ServerError(self._obituary()) from None
             raise ServerError(
                 f"vLLM started but generates nothing ({error}); read {self.log}"
             ) from None
+
+    def _ask(self, seconds: float, method: str, path: str, body: Any = None) -> None:
+        """Have a path answer with success. Raises :class:`EngineError`."""
+        from .vllm.wire import Patience, Wire  # aiohttp is loaded only where it is used
+
+        async def ask() -> None:
+            wire = Wire(self.url, Patience(answer_s=seconds, first_s=seconds, retries=0))
+            try:
+                await wire.whole(method, path, body)
+            finally:
+                await wire.aclose()
+
+        asyncio.run(ask())
 
     def _stage(self) -> str:
         text = self._tail(400)
@@ -195,11 +203,8 @@ class VllmServer:
             said = " / ".join(dict.fromkeys(last)) or "its log is empty"
             why = "\n".join(errors)
             remedy = next((do for mark, do in _REMEDIES if re.search(mark, why)), "read the log")
-        return f"vLLM died ({how}): {said}; {remedy} ({self.log})"
+        return f"vLLM died ({how}): {redacted(said)}; {remedy} ({self.log})"
 
-
-_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-"""Straight to this machine, whatever proxy the surroundings name."""
 
 _IS_ERROR = re.compile(r"\w(?:Error|Exception)\b.*:|\b[Ee]rror[:,]|\bERROR\b")
 _IS_REMARK = re.compile(r"\b(?:INFO|WARNING|DEBUG) \d\d-\d\d ")
@@ -260,8 +265,3 @@ def _check_port(host: str, port: int) -> None:
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port "
                 "or --host, or stop what uses it"
             ) from None
-
-
-def _authorization() -> dict[str, str]:
-    key = os.environ.get("VLLM_API_KEY")
-    return {"authorization": f"Bearer {key}"} if key else {}
