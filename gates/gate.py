@@ -3,6 +3,8 @@
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +15,7 @@ from .policy import Policy
 from .readings import Readings, check_shapes, rows
 from .rule import Scope
 from .sentences import SentenceStarts
-from .verdict import Broken, Judgement, Verdict
+from .verdict import Action, Broken, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 from .watch import InForce, Watch
 
@@ -43,18 +45,21 @@ def decide(
     context: str | None = None,
     scope: Scope = "thought",
     attempt: int = 0,
+    without: frozenset[int] = frozenset(),
 ) -> Judgement:
     """The judgement of one thought; the same arguments always give the same one.
 
     The evidence is read token by token, and the first crossing that stops the thought is the
     verdict, exactly as :class:`StreamGate` finds it. Otherwise the finished thought is judged by
     all readings, ``rate`` and ``posterior`` included. ``attempt`` counts the resamples that this
-    thought already had; a ``resample`` rule without retries left prunes.
+    thought already had; a ``resample`` rule without retries left prunes. The rules numbered in
+    ``without`` are left out, to ask what had been without them.
 
     Never raises on evidence: what cannot be read is Broken, and so is a reading that fails.
     """
     try:
-        watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
+        rules = InForce.of(policy, vocabulary, context, scope, attempt, evidence.gate, without)
+        watch = Watch(rules)
         check_shapes(evidence, watch.layout)
         for row in rows(evidence):
             verdict = watch.step(*row)
@@ -62,7 +67,14 @@ def decide(
                 return verdict
         return watch.finish(evidence)
     except Exception as error:
-        return policy.broken(_said(error))
+        broken = policy.broken(_said(error))
+    unlocked = policy.unlocked(context)
+    if broken.action is Action.HALT or unlocked <= without:
+        return broken
+    # What no lock binds may be what cannot be read: it must not keep a locked rule from halting.
+    how = {"context": context, "scope": scope, "attempt": attempt, "without": unlocked | without}
+    alone = decide(policy, evidence, vocabulary, **how)
+    return replace(broken, action=Action.HALT) if alone.action is Action.HALT else broken
 
 
 class StreamGate:
@@ -83,6 +95,9 @@ class StreamGate:
         attempt: int = 0,
     ) -> None:
         self._policy = policy
+        self._decide = partial(
+            decide, policy, vocabulary=vocabulary, context=context, scope=scope, attempt=attempt
+        )
         self._judgement: Judgement | None = None
         try:
             self._watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt))
@@ -144,8 +159,8 @@ class StreamGate:
         if self._judgement is None:
             try:
                 self._judgement = self._watch.finish(evidence)
-            except Exception as error:
-                self._judgement = self._policy.broken(_said(error))
+            except Exception:
+                self._judgement = self._decide(evidence)
         return self._judgement
 
     def evidence(self) -> Evidence:
