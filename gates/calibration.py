@@ -37,6 +37,8 @@ class Calibration(FrozenModel):
             raise ValueError(f"{self.of} cannot be calibrated; choose peak, opened or posterior")
         raws = [raw for raw, _ in self.knots]
         mapped = [probability for _, probability in self.knots]
+        if not all(map(math.isfinite, raws)):
+            raise ValueError("the raw readings of the knots must be finite numbers")
         if not all(low < high for low, high in pairwise(raws)):
             raise ValueError("the raw readings of the knots must rise strictly")
         if mapped != sorted(mapped) or not all(0 <= p <= 1 for p in mapped):

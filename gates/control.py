@@ -2,9 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from .vocabulary import BoundVocabulary, Scheme
 
@@ -22,7 +29,9 @@ __all__ = [
 BAN_BIAS = -100.0
 """The bias of a ban, in nats: servers clamp to it, and exp(-100) is below every float32 sum."""
 
-_SPELLING = re.compile(r"^(allow|ban|force|penalise|boost)(?:\((\d+(?:\.\d+)?)\))?$")
+_SPELLING = re.compile(
+    r"(allow|ban|force|penalise|boost)(?:\(([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)\))?"
+)
 
 
 class Control(BaseModel):
@@ -33,12 +42,23 @@ class Control(BaseModel):
     kind: Literal["allow", "ban", "penalise", "boost", "force"]
     nats: float = Field(default=0.0, ge=0, le=100)
 
+    @field_validator("nats")
+    @classmethod
+    def _unsigned(cls, nats: float) -> float:
+        return nats + 0.0  # -0.0 has another spelling
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_nats(self) -> Self:
+        if self.nats and self.kind not in ("penalise", "boost"):
+            raise ValueError(f"{self.kind} has no NATS; drop them, or write penalise or boost")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
         if isinstance(value, Control | Mapping):
             return value
-        match = _SPELLING.match(value.replace(" ", "")) if isinstance(value, str) else None
+        match = _SPELLING.fullmatch(value.replace(" ", "")) if isinstance(value, str) else None
         if match is None or (match[2] is None) == (match[1] in ("penalise", "boost")):
             raise ValueError(
                 f"{value!r} is no control; write allow, ban, force, penalise(NATS) or boost(NATS)"
@@ -50,7 +70,11 @@ class Control(BaseModel):
         return str(self)
 
     def __str__(self) -> str:
-        return f"{self.kind}({self.nats:g})" if self.kind in ("penalise", "boost") else self.kind
+        if self.kind not in ("penalise", "boost"):
+            return self.kind
+        # Digests stand on this spelling: the short one where it says all, else every digit.
+        short = f"{self.nats:g}"
+        return f"{self.kind}({short if float(short) == self.nats else repr(self.nats)})"
 
     @property
     def looseness(self) -> float:
@@ -112,15 +136,16 @@ def logit_bias(controls: Mapping[str, Control], vocabulary: BoundVocabulary) -> 
 
 
 def forced_ids(controls: Mapping[str, Control], vocabulary: BoundVocabulary) -> list[int]:
-    """Tokens to write before generation starts: each forced tag's opening (the strongest band).
+    """Tokens to write before generation starts: each forced tag's opening (the strongest band), in
+    the vocabulary's order, since the order of a policy's tags means nothing.
 
     A forced ``prefix`` tag writes its good twin: forcing is how that scheme asks for good text.
     """
     ids: list[int] = []
-    for name, control in controls.items():
-        if control.kind != "force":
+    for tag in vocabulary.vocabulary.tags:
+        name = tag.name
+        if name not in controls or controls[name].kind != "force":
             continue
-        tag = vocabulary.vocabulary.by_name[name]
         if tag.scheme is Scheme.PREFIX and tag.good is not None:
             ids.append(vocabulary.ids[tag.good])
         else:

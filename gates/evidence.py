@@ -6,12 +6,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOG_FLOOR", "Evidence", "SentenceScore"]
+__all__ = ["GATE", "LOG_FLOOR", "Evidence", "SentenceScore"]
 
 _HEAD = json.JSONEncoder(separators=(",", ":"))
 
 LOG_FLOOR = -60000.0
 """The log-probability that stands for zero: finite in float16, so that infinities stay errors."""
+
+GATE = 2
+"""How evidence is judged now: locked rules keep their consequence beside others, a threshold is
+reached within the rounding, and a prefix tag without mass is Broken. 1 is how Secateur 0.1 did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Evidence:
     fault: str | None = None
     """Why the generation was broken off where no rule was reached; such a thought never passes.
     Where a token could not be stored, what was said of it; its row, if it has one, is NaN."""
+    gate: int = GATE
+    """How it is judged (:data:`GATE`): what was judged in one way is judged again in that way."""
 
     def with_sentences(self, sentences: tuple[SentenceScore, ...]) -> "Evidence":
         """The same evidence with the posterior's terms added."""
@@ -94,6 +100,8 @@ class Evidence:
             head["lines"] = self.lines
         if self.fault is not None:
             head["fault"] = self.fault
+        if self.gate != 1:  # which said nothing
+            head["gate"] = self.gate
         arrays = [self.chosen, self.belief] + ([] if self.sampler is None else [self.sampler])
         body = b"".join(np.ascontiguousarray(a, dtype="<f2").tobytes() for a in arrays)
         return _HEAD.encode(head).encode() + b"\n" + body
@@ -121,4 +129,5 @@ class Evidence:
             starts=tuple(head["starts"]),
             lines=tuple(head["lines"]) if "lines" in head else None,
             fault=head.get("fault"),
+            gate=head.get("gate", 1),
         )

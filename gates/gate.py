@@ -3,6 +3,8 @@
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ from .policy import Policy
 from .readings import Readings, check_shapes, rows
 from .rule import Scope
 from .sentences import SentenceStarts
-from .verdict import Broken, Judgement, Verdict
+from .verdict import Action, Broken, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 from .watch import InForce, Watch
 
@@ -45,6 +47,7 @@ def decide(
     scope: Scope = "thought",
     attempt: int = 0,
     approved: Sequence[Approval] = (),
+    without: frozenset[int] = frozenset(),
 ) -> Judgement:
     """The judgement of one thought; the same arguments always give the same one.
 
@@ -52,12 +55,14 @@ def decide(
     verdict, exactly as :class:`StreamGate` finds it. Otherwise the finished thought is judged by
     all readings, ``rate`` and ``posterior`` included. ``attempt`` counts the resamples that this
     thought already had; a ``resample`` rule without retries left prunes. ``approved`` are the
-    crossings that a person let pass.
+    crossings that a person let pass. The rules numbered in ``without`` are left out, to ask what
+    had been without them.
 
     Never raises on evidence: what cannot be read is Broken, and so is a reading that fails.
     """
     try:
-        watch = Watch(InForce.of(policy, vocabulary, context, scope, attempt), approved)
+        rules = InForce.of(policy, vocabulary, context, scope, attempt, evidence.gate, without)
+        watch = Watch(rules, approved)
         check_shapes(evidence, watch.layout)
         for row in rows(evidence):
             verdict = watch.step(*row)
@@ -65,7 +70,14 @@ def decide(
                 return verdict
         return watch.finish(evidence)
     except Exception as error:
-        return policy.broken(_said(error))
+        broken = policy.broken(_said(error))
+    unlocked = policy.unlocked(context)
+    if broken.action is Action.HALT or unlocked <= without:
+        return broken
+    # What no lock binds may be what cannot be read: it must not keep a locked rule from halting.
+    how = {"context": context, "scope": scope, "attempt": attempt, "without": unlocked | without}
+    alone = decide(policy, evidence, vocabulary, **how)
+    return replace(broken, action=Action.HALT) if alone.action is Action.HALT else broken
 
 
 class StreamGate:
@@ -87,6 +99,15 @@ class StreamGate:
         approved: Sequence[Approval] = (),
     ) -> None:
         self._policy = policy
+        self._decide = partial(
+            decide,
+            policy,
+            vocabulary=vocabulary,
+            context=context,
+            scope=scope,
+            attempt=attempt,
+            approved=approved,
+        )
         self._judgement: Judgement | None = None
         try:
             rules = InForce.of(policy, vocabulary, context, scope, attempt)
@@ -149,8 +170,8 @@ class StreamGate:
         if self._judgement is None:
             try:
                 self._judgement = self._watch.finish(evidence)
-            except Exception as error:
-                self._judgement = self._policy.broken(_said(error))
+            except Exception:
+                self._judgement = self._decide(evidence)
         return self._judgement
 
     def evidence(self) -> Evidence:

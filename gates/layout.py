@@ -16,6 +16,8 @@ class Layout:
     """A vocabulary compiled for reading; tags and columns by index."""
 
     tags: tuple[str, ...]
+    places: dict[str, int]
+    """Per tag, its number in ``tags``."""
     readable: tuple[frozenset[Reading], ...]
     columns: tuple[str, ...]
     plain: bool
@@ -50,25 +52,24 @@ class Layout:
     def of(cls, bound: BoundVocabulary) -> Self:
         """Compile one bound vocabulary; once, since every thought is read by it."""
         columns, tags = bound.vocabulary.columns, bound.vocabulary.tags
+        number = {column.token: index for index, column in enumerate(columns)}
         own = {
-            tag.name: tuple(
-                i for i, c in enumerate(columns) if c.tag == tag.name and c.role == "open"
-            )
-            for tag in tags
+            tag: tuple(number[token] for token in tokens)
+            for tag, tokens in bound.vocabulary.openings.items()
         }
+        sharing: dict[str, tuple[int, ...]] = {}
+        for tag in tags:
+            if tag.good is not None:
+                sharing[tag.good] = sharing.get(tag.good, (number[tag.good],)) + own[tag.name]
 
         def twins(tag: Tag) -> tuple[int, ...]:
-            if tag.scheme is not Scheme.PREFIX:
-                return ()
-            good = tuple(i for i, c in enumerate(columns) if c.token == tag.good)
-            sharing = (other.name for other in tags if other.good == tag.good)
-            return good + tuple(i for name in sharing for i in own[name])
+            return sharing.get(tag.good or "", ()) if tag.scheme is Scheme.PREFIX else ()
 
         groups: dict[str | None, list[int]] = {}
         for index, tag in enumerate(tags):
             groups.setdefault(tag.good, []).append(index)
-        keys = list(groups)
-        prefixes = {i: keys.index(tag.good) for i, tag in enumerate(tags) if twins(tag)}
+        keys = {good: group for group, good in enumerate(groups)}
+        prefixes = {i: keys[tag.good] for i, tag in enumerate(tags) if twins(tag)}
         every = frozenset(prefixes.values())
         by_sentence = frozenset(g for i, g in prefixes.items() if tags[i].unit == "sentence")
         turns = {id_: frozenset[int]() for id_ in bound.ids.values()}
@@ -81,6 +82,7 @@ class Layout:
                 turns |= dict.fromkeys([*bound.open_ids(tag.name), bound.ids[tag.good]], after)
         return cls(
             tags=tuple(tag.name for tag in tags),
+            places={tag.name: index for index, tag in enumerate(tags)},
             readable=tuple(READABLE[tag.scheme] for tag in tags),
             columns=tuple(column.token for column in columns),
             plain=tuple(own.values()) == tuple((index,) for index in range(len(columns))),
@@ -88,7 +90,7 @@ class Layout:
             twins=tuple(twins(tag) for tag in tags),
             gains=tuple(1 / (tag.rate or 1.0) for tag in tags),
             rivals=tuple(tuple(group) for group in groups.values()),
-            group=tuple(keys.index(tag.good) for tag in tags),
+            group=tuple(keys[tag.good] for tag in tags),
             opens={id_: i for i, tag in enumerate(tags) for id_ in bound.open_ids(tag.name)},
             begun={"line": every, "sentence": by_sentence},
             turns=turns,

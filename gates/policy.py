@@ -8,6 +8,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -51,13 +52,21 @@ class Policy(FrozenModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _checked(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _checked(
+        cls, value: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
         try:
             policy = handler(value)
         except ValidationError as error:
             raise explain(error, cls) from None
-        check_policy(policy)
+        if info.context != _RECORDED:
+            check_policy(policy)
         return policy
+
+    @classmethod
+    def recorded(cls, text: str) -> Self:
+        """Read canonical JSON as a ledger keeps it: what was accepted when it was written stays."""
+        return cls.model_validate_json(text, context=_RECORDED)
 
     @classmethod
     def load(cls, path: str | Path, vocabulary: Vocabulary | None = None) -> "Policy":
@@ -103,12 +112,38 @@ class Policy(FrozenModel):
         return {tag: setting.control for tag, setting in settings.items()}
 
     def rules_for(self, context: str | None = None) -> tuple[Rule, ...]:
-        """The effective rules in this context; ``Crossing.rule`` counts in this order."""
+        """The rules in force in this context; ``Crossing.rule`` counts in this order.
+
+        A context's rule stands in the place of the policy's of its kind, or where the tag is locked
+        beside it; those of the policy then come last.
+        """
+        return self.replacing(context) + self.standing(context)
+
+    def replacing(self, context: str | None) -> tuple[Rule, ...]:
+        """The policy's rules of which the context has none of the same kind, then the context's."""
         added = self._override(context).rules
         if not added:
             return self.rules
         replaced = {rule.identity for rule in added}
         return tuple(rule for rule in self.rules if rule.identity not in replaced) + added
+
+    def standing(self, context: str | None) -> tuple[Rule, ...]:
+        """The rules of locked tags of which the context has some of the same kind."""
+        added = {rule.identity for rule in self._override(context).rules}
+        if not added:
+            return ()
+        locked = self.locked
+        return tuple(rule for rule in self.rules if rule.tag in locked and rule.identity in added)
+
+    def unlocked(self, context: str | None) -> frozenset[int]:
+        """The numbers of the rules in force that no lock binds: those of other tags, and those that
+        a context adds to a locked one."""
+        locked, own = self.locked, {id(rule) for rule in self.rules}
+        return frozenset(
+            number
+            for number, rule in enumerate(self.rules_for(context))
+            if rule.tag not in locked or id(rule) not in own
+        )
 
     def weighs(self, context: str | None = None) -> bool:
         """Whether a rule in this context reads the posterior, as it is or calibrated."""
@@ -136,3 +171,4 @@ class Policy(FrozenModel):
 
 
 _NO_OVERRIDE = ContextOverride()
+_RECORDED = "recorded"

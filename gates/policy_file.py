@@ -63,11 +63,11 @@ def _read_yaml(text: str, source: str, places: Places) -> Any:
 
     def read(node: yaml.Node, where: tuple[str | int, ...]) -> Any:
         line = node.start_mark.line + 1
-        if any(node is known for known in seen):
+        if id(node) in seen:
             raise refuse(
                 line, "an alias repeats this value; a policy has none, so write it out twice"
             )
-        seen.append(node)
+        seen.add(id(node))
         places[where] = f"{source}:{line}"
         if isinstance(node, yaml.MappingNode):
             found: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def _read_yaml(text: str, source: str, places: Places) -> Any:
             return [read(child, (*where, index)) for index, child in enumerate(node.value)]
         return loader.construct_object(node)
 
-    seen: list[yaml.Node] = []
+    seen = set[int]()
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()

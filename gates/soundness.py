@@ -1,16 +1,18 @@
 """Finds what could never take effect in a policy, or would loosen what it locks."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ValidationError
 
 from .calibration import Calibration
-from .control import ALLOW, loosens
+from .control import ALLOW, Control, loosens
 from .errors import PolicyError
 from .reading import READABLE, Reading
 from .rule import ContextOverride, Rule, TagSetting
+from .sentences import Boundary
 from .verdict import Action
 from .vocabulary import Vocabulary
 
@@ -24,14 +26,39 @@ Path = tuple[str | int, ...]
 
 def check_policy(policy: "Policy") -> None:
     """Raise :class:`PolicyError` for dead rules, loosened locks and missing calibrations."""
+    locked = policy.locked
+    own = _Kinds.of(policy.rules)
     for name, override in policy.contexts.items():
-        _check_locks(policy, name, override)
-    _check_rules(policy, policy.rules, policy.rules, ("rules",), {None, *policy.contexts})
-    _check_retries(policy, policy.rules, ("rules",), {None, *policy.contexts})
+        _check_locks(policy, locked, own, name, override)
+    allowed_somewhere = {
+        tag
+        for override in policy.contexts.values()
+        for tag, setting in override.tags.items()
+        if setting.control.kind != "ban"
+    }
+    controls = policy.controls()
+    banned = {tag for tag, control in controls.items() if control.kind == "ban"}
+    _check_rules(policy, locked, policy.rules, own, ("rules",), banned - allowed_somewhere)
+    _check_retries(policy, locked, policy.rules, controls, None, ("rules",))
+    mentioned: dict[str, list[int]] = {}
+    for index, rule in enumerate(policy.rules):
+        for tag in rule.controls:
+            mentioned.setdefault(tag, []).append(index)
     for name, override in policy.contexts.items():
         where = ("contexts", name, "rules")
-        _check_retries(policy, override.rules, where, {name})
-        _check_rules(policy, override.rules, policy.rules_for(name), where, {name})
+        if not (override.rules or (mentioned and override.tags)):
+            continue
+        controls = policy.controls(name)
+        replaced = {rule.identity for rule in override.rules}
+        touched = sorted({n for tag in override.tags for n in mentioned.get(tag, ())})
+        for index in touched:
+            rule = policy.rules[index]
+            if rule.identity not in replaced or rule.tag in locked:
+                _check_retries(policy, locked, (rule,), controls, name, ("rules",), index)
+        _check_retries(policy, locked, override.rules, controls, name, where)
+        rivals = own.beside(override.rules)
+        banned = {tag for tag, control in controls.items() if control.kind == "ban"}
+        _check_rules(policy, locked, override.rules, rivals, where, banned)
     used = {rule.tag for _, rule in _all_rules(policy) if rule.reading is Reading.CALIBRATED}
     for tag in policy.calibrations:
         if tag not in used:
@@ -80,31 +107,74 @@ def _all_rules(policy: "Policy") -> Iterable[tuple[Path, Rule]]:
             yield ("contexts", name, "rules", index), rule
 
 
+class _Kinds:
+    """Rules by what they read, since only rules on the same reading can cover each other."""
+
+    def __init__(self) -> None:
+        self._rules = dict[tuple[str, ...], list[tuple[int, Rule]]]()
+
+    @classmethod
+    def of(cls, rules: Iterable[Rule]) -> Self:
+        """The rules in their order."""
+        found = cls()
+        for rule in rules:
+            kind = rule.tag, rule.reading
+            place = len(found._rules.get(kind, ()))
+            # A retry can be covered by what is no retry, or by one with all of its controls.
+            narrower = rule.controls if rule.action is Action.RESAMPLE else (_NO_RETRY,)
+            for key in (kind, *((*kind, each) for each in narrower)):
+                found._rules.setdefault(key, []).append((place, rule))
+        return found
+
+    def like(self, rule: Rule) -> Sequence[tuple[int, Rule]]:
+        """Those that read what this one reads, numbered."""
+        return self._rules.get((rule.tag, rule.reading), ())
+
+    def rivals(self, rule: Rule) -> Sequence[tuple[int, Rule]]:
+        """Those of them that may cover it."""
+        if rule.action is not Action.RESAMPLE or not rule.controls:
+            return self.like(rule)
+        kind = rule.tag, rule.reading
+        sharing = (self._rules.get((*kind, tag), ()) for tag in rule.controls)
+        return [*self._rules.get((*kind, _NO_RETRY), ()), *min(sharing, key=len)]
+
+    def beside(self, added: Sequence[Rule]) -> Self:
+        """Those that stand beside a context's rules, and these; of the readings that they read."""
+        replaced = {rule.identity for rule in added}
+        there = {(rule.tag, rule.reading): self.like(rule) for rule in added}
+        kept = [r for rules in there.values() for _, r in rules if r.identity not in replaced]
+        return self.of([*kept, *added])
+
+
+_NO_RETRY = ""
+
+
 def _check_rules(
     policy: "Policy",
+    locked: Set[str],
     rules: tuple[Rule, ...],
-    rivals: tuple[Rule, ...],
+    there: _Kinds,
     where: Path,
-    contexts: set[str | None],
+    banned: Set[str],
 ) -> None:
-    """Refuse rules that can fire in none of ``contexts``, with ``rivals`` in force beside them."""
+    """Refuse rules that can never fire beside what is ``there``, where these tags are banned."""
+    left = Counter((rule.tag, rule.reading) for rule in rules)  # a context's own stand last
     for index, rule in enumerate(rules):
         here = (*where, index)
-        place = len(rivals) - len(rules) + index  # A context's own rules stand last.
-        for other, rival in enumerate(rivals):
+        place = len(there.like(rule)) - left[rule.tag, rule.reading]
+        left[rule.tag, rule.reading] -= 1
+        for other, rival in there.rivals(rule):
             # Of two equal rules the second is the one to blame.
-            if other == place or (rival == rule and other > place):
+            if other == place or not _covers(rival, rule, rule.tag in locked):
                 continue
-            if _covers(rival, rule):
+            if other < place or rival != rule:
                 raise PolicyError(
                     f"the rule '{rule}' can never fire: '{rival}' is reached first, and the "
                     "strongest action reached wins; lower its threshold, make its action "
                     "stronger, or drop it",
                     here,
                 )
-        if rule.reading is Reading.EMITTED and all(
-            _is_banned(policy, context, rule.tag) for context in contexts
-        ):
+        if rule.reading is Reading.EMITTED and rule.tag in banned:
             raise PolicyError(
                 f"the rule '{rule}' can never fire: {rule.tag!r} is banned, so it is never "
                 "sampled; allow the tag, or read opened, peak or posterior",
@@ -126,48 +196,55 @@ def _check_rules(
                 )
 
 
-def _covers(rival: Rule, rule: Rule) -> bool:
-    """Whether ``rival`` is reached wherever ``rule`` is, with an action at least as strong."""
-    if (rival.tag, rival.reading) != (rule.tag, rule.reading):
+def _covers(rival: Rule, rule: Rule, locked: bool) -> bool:
+    """Whether ``rival``, on the same reading, is reached wherever ``rule`` is, with an action at
+    least as strong."""
+    if rival.at > rule.at or (rival.scope == "action" and rule.scope == "thought"):
         return False
-    if rival.scope == "action" and rule.scope == "thought":
-        return False
-    if rival.at > rule.at or rival.action.strength < rule.action.strength:
+    # Of a locked tag, no escalation outranks a prune.
+    stronger = rival.action.strength >= rule.action.strength
+    if not (rival.action.binds(rule.action) if locked else stronger):
         return False
     if not rival.action is rule.action is Action.RESAMPLE:
         return True
     # A resample that has run out of retries is a prune, so fewer retries are the stronger ones.
     # Of several that are reached at once, the earliest boundary and all controls hold.
-    alike = rival.back_to == rule.back_to and rule.controls.items() <= rival.controls.items()
-    return alike and rival.retries <= rule.retries
+    if rival.back_to != rule.back_to or rival.retries > rule.retries:
+        return False
+    there = rival.controls
+    return all(tag in there and there[tag] == control for tag, control in rule.controls.items())
 
 
 def _check_retries(
-    policy: "Policy", rules: tuple[Rule, ...], where: Path, contexts: set[str | None]
+    policy: "Policy",
+    locked: Set[str],
+    rules: tuple[Rule, ...],
+    controls: Mapping[str, Control],
+    context: str | None,
+    where: Path,
+    first: int = 0,
 ) -> None:
-    """Refuse controls for a retry that would loosen a tag in one of ``contexts``."""
-    for index, rule in enumerate(rules):
-        for context in sorted(contexts, key=str):
-            if rule not in policy.rules_for(context):
-                continue
-            for tag, wanted in rule.controls.items():
-                base = policy.controls(context).get(tag, ALLOW)
-                forced = base.kind == "force" and tag in policy.locked
-                if forced or wanted.looseness > base.looseness:
-                    within = f" in context {context!r}" if context else ""
-                    raise PolicyError(
-                        f"a retry may only tighten, and {wanted} would loosen {tag!r} from "
-                        f"{base}{within}; write a tighter control, or drop it",
-                        (*where, index, "controls", tag),
-                    )
+    """Refuse controls for a retry that would loosen a tag whose ``controls`` are these."""
+    for index, rule in enumerate(rules, start=first):
+        for tag, wanted in rule.controls.items():
+            base = controls.get(tag, ALLOW)
+            forced = base.kind == "force" and tag in locked
+            if forced or wanted.looseness > base.looseness:
+                within = f" in context {context!r}" if context is not None else ""
+                raise PolicyError(
+                    f"a retry may only tighten, and {wanted} would loosen {tag!r} from "
+                    f"{base}{within}; write a tighter control, or drop it",
+                    (*where, index, "controls", tag),
+                )
 
 
-def _is_banned(policy: "Policy", context: str | None, tag: str) -> bool:
-    control = policy.controls(context).get(tag)
-    return control is not None and control.kind == "ban"
-
-
-def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None:
+def _check_locks(
+    policy: "Policy",
+    locked: Set[str],
+    own: _Kinds,
+    name: str,
+    override: ContextOverride,
+) -> None:
     for tag, setting in override.tags.items():
         here = ("contexts", name, "tags", tag)
         if setting.locked:
@@ -175,7 +252,7 @@ def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None
                 f"a context cannot lock {tag!r}; write locked: true under the policy's own tags",
                 (*here, "locked"),
             )
-        if tag in policy.locked:
+        if tag in locked:
             base, wanted = policy.tags[tag].control, setting.control
             if loosens(base, wanted):
                 raise PolicyError(
@@ -184,21 +261,36 @@ def _check_locks(policy: "Policy", name: str, override: ContextOverride) -> None
                     (*here, "control"),
                 )
     for index, rule in enumerate(override.rules):
-        if rule.tag not in policy.locked:
+        if rule.tag not in locked:
             continue
-        for base in policy.rules:
-            if base.identity != rule.identity:
-                continue
-            weaker = any(
-                rule.controls.get(tag, ALLOW).looseness > control.looseness
-                for tag, control in base.controls.items()
-            )
-            if weaker or rule.at > base.at or rule.retries > base.retries:
+        for _, base in own.like(rule):
+            if base.identity == rule.identity and _weakens(base, rule):
                 raise PolicyError(
                     f"context {name!r} weakens '{base}' to '{rule}', and {rule.tag!r} is locked; "
                     "drop this rule, or have the lock lifted",
                     ("contexts", name, "rules", index),
                 )
+
+
+def _weakens(base: Rule, rule: Rule) -> bool:
+    """Whether ``rule`` asks for less than ``base``, in whose place a context has it."""
+    if rule.at > base.at or rule.retries > base.retries:
+        return True
+    if any(
+        rule.controls.get(tag, ALLOW).looseness > control.looseness
+        for tag, control in base.controls.items()
+    ):
+        return True
+    return rule.back_to not in _AS_FAR[base.back_to]
+
+
+_AS_FAR: dict[Boundary, tuple[Boundary, ...]] = {
+    "thought": ("thought",),
+    "line": ("line", "thought"),
+    "sentence": ("sentence", "line", "thought"),
+    "span": ("span", "thought"),
+}
+"""What goes back at least as far, wherever it is reached."""
 
 
 def explain(error: ValidationError, top: type[BaseModel]) -> PolicyError:

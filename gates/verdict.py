@@ -8,7 +8,8 @@ __all__ = ["Action", "Broken", "Crossing", "Judgement", "Verdict"]
 
 
 class Action(StrEnum):
-    """What may happen to a thought, weakest first; the strongest that any rule reached wins."""
+    """What may happen to a thought, weakest first; the strongest that any rule reached wins, but no
+    escalation over a locked rule that drops the thought."""
 
     ALLOW = "allow"
     FLAG = "flag"
@@ -20,12 +21,31 @@ class Action(StrEnum):
     @property
     def strength(self) -> int:
         """0 for allow up to 5 for halt."""
-        return list(Action).index(self)
+        return _STRENGTH[self]
 
     @property
     def keeps(self) -> bool:
         """Whether the thought lives on (allow and flag)."""
         return self in (Action.ALLOW, Action.FLAG)
+
+    @property
+    def drops(self) -> bool:
+        """Whether nobody can approve the thought, and the run goes on (resample and prune)."""
+        return self in (Action.RESAMPLE, Action.PRUNE)
+
+    def binds(self, other: "Action") -> bool:
+        """Whether it is at least as strict as the other. What waits for a person may yet live, and
+        what is tried again may not: neither of these binds the other."""
+        if self is Action.PRUNE:
+            return other is not Action.HALT
+        if Action.ESCALATE in (self, other) and Action.RESAMPLE in (self, other):
+            return False
+        return self.strength >= other.strength and not (
+            self is Action.ESCALATE and other is Action.PRUNE
+        )
+
+
+_STRENGTH = {action: strength for strength, action in enumerate(Action)}
 
 
 @dataclass(frozen=True, slots=True)

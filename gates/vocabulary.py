@@ -1,5 +1,6 @@
 """Which behaviour tags a model was pretrained with, and which tokens spell them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,10 +104,10 @@ class Vocabulary(_Frozen):
     @model_validator(mode="after")
     def _spells_everything_once(self) -> Self:
         names = [tag.name for tag in self.tags]
-        if doubled := {name for name in names if names.count(name) > 1}:
+        if doubled := _doubled(names):
             raise ValueError(f"tag {min(doubled)!r} stands twice")
         opens = [column.token for column in self.columns if column.role == "open"]
-        if doubled := {token for token in opens if opens.count(token) > 1}:
+        if doubled := _doubled(opens):
             raise ValueError(f"token {min(doubled)!r} opens two tags")
         closes = {tag.close for tag in self.tags if tag.close is not None}
         twins: dict[str, Tag] = {}
@@ -160,6 +161,14 @@ class Vocabulary(_Frozen):
         return {tag.name: tag for tag in self.tags}
 
     @cached_property
+    def openings(self) -> dict[str, tuple[str, ...]]:
+        """Per tag, the tokens that open it, by rising band."""
+        return {
+            tag.name: tuple(band.open for band in tag.bands) if tag.open is None else (tag.open,)
+            for tag in self.tags
+        }
+
+    @cached_property
     def literals(self) -> tuple[str, ...]:
         """Every string that spells a tag (opening, closing, good), each once."""
         closes = [tag.close for tag in self.tags if tag.close is not None]
@@ -182,6 +191,7 @@ class Vocabulary(_Frozen):
         Raises :class:`VocabularyError` for a tag that is not exactly one token, by name.
         """
         ids: dict[str, int] = {}
+        known: dict[int, str] = {}
         for literal in self.literals:
             found = list(encode(literal))
             if len(found) != 1:
@@ -190,13 +200,12 @@ class Vocabulary(_Frozen):
                     "this tokenizer, and must be exactly one: use the tokenizer the model was "
                     "pretrained with, or correct vocabulary.json"
                 )
-            if found[0] in ids.values():
-                other = next(token for token, known in ids.items() if known == found[0])
+            if found[0] in known:
                 raise VocabularyError(
-                    f"tag tokens {literal!r} and {other!r} are the same id {found[0]} in this "
-                    "tokenizer: use the tokenizer the model was pretrained with"
+                    f"tag tokens {literal!r} and {known[found[0]]!r} are the same id {found[0]} in "
+                    "this tokenizer: use the tokenizer the model was pretrained with"
                 )
-            ids[literal] = found[0]
+            ids[literal], known[found[0]] = found[0], literal
         return BoundVocabulary(self, ids)
 
 
@@ -217,13 +226,13 @@ class BoundVocabulary:
 
     def open_ids(self, tag: str) -> list[int]:
         """Token ids that open ``tag`` (one per band)."""
-        return [
-            self.ids[column.token]
-            for column in self.vocabulary.columns
-            if column.tag == tag and column.role == "open"
-        ]
+        return [self.ids[token] for token in self.vocabulary.openings.get(tag, ())]
 
     def close_id(self, tag: str) -> int | None:
         """The token id that closes ``tag``, where its scheme has one."""
         close = self.vocabulary.by_name[tag].close
         return None if close is None else self.ids[close]
+
+
+def _doubled(words: Sequence[str]) -> set[str]:
+    return {word for word, times in Counter(words).items() if times > 1}

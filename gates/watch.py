@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Self
 from .approval import Approval
 from .calibration import Calibration
 from .errors import UnreadableError
-from .evidence import Evidence, SentenceScore
+from .evidence import GATE, Evidence, SentenceScore
 from .layout import Layout
 from .policy import Policy
 from .posterior import check_sentences, posteriors
@@ -41,18 +41,30 @@ class _Conviction(NamedTuple):
     calibration: Calibration | None
 
 
+class _Rule(NamedTuple):
+    """A rule that is in force."""
+
+    number: int
+    rule: Rule
+    action: Action
+    """What it comes to: a ``resample`` without retries left prunes."""
+    locked: bool
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """The rules of a policy that hold for one thought, compiled for a model's vocabulary."""
 
     layout: Layout
     calibrations: Mapping[str, Calibration]
-    rules: tuple[tuple[int, Rule, Action], ...]
-    """Number, rule, and what it comes to: a ``resample`` without retries left prunes."""
+    rules: tuple[_Rule, ...]
     stops: tuple[_Stop, ...]
     convicting: tuple[_Conviction, ...]
     weighed: tuple[str, ...]
     """Tags whose posterior a rule reads, sorted."""
+
+    gate: int
+    """How evidence is judged (``Evidence.gate``)."""
 
     @classmethod
     @lru_cache(maxsize=128)
@@ -63,32 +75,48 @@ class InForce:
         context: str | None,
         scope: Scope,
         attempt: int,
+        gate: int = GATE,
+        without: frozenset[int] = frozenset(),
     ) -> Self:
-        """Raises :class:`UnreadableError` for a rule that the model's tags cannot answer."""
+        """Raises :class:`UnreadableError` for a rule that the model's tags cannot answer.
+
+        ``without`` are the numbers of rules that are left out. Where a locked rule could yet turn
+        out stricter, another one that is reached does not stop the thought before its end.
+        """
         layout = Layout.of(vocabulary)
-        rules: list[tuple[int, Rule, Action]] = []
+        rules: list[_Rule] = []
         stops: list[_Stop] = []
         convicting: list[_Conviction] = []
         weighed: set[str] = set()
-        for index, rule in enumerate(policy.rules_for(context)):
-            if rule.scope == "action" and scope != "action":
+        found = policy.rules_for(context) if gate > 1 else policy.replacing(context)
+        unlocked = policy.unlocked(context)
+        comes_to = [_comes_to(rule, attempt) for rule in found]
+        bars = {
+            action
+            for number, action in enumerate(comes_to)
+            if gate > 1 and number not in unlocked | without
+        }
+        for number, rule in enumerate(found):
+            if number in without or (rule.scope == "action" and scope != "action"):
                 continue
-            if rule.tag not in layout.tags:
+            if rule.tag not in layout.places:
                 raise UnreadableError(f"rule '{rule}': the model has no tag {rule.tag!r}")
-            spent = rule.action is Action.RESAMPLE and attempt >= rule.retries
-            action = Action.PRUNE if spent else rule.action
-            rules.append((index, rule, action))
-            tag, raw = layout.tags.index(rule.tag), policy.raw(rule)
+            action, locked = comes_to[number], number not in unlocked
+            rules.append(_Rule(number, rule, action, locked))
+            tag, raw = layout.places[rule.tag], policy.raw(rule)
             if not layout.readable[tag] >= {rule.reading, raw}:
                 raise UnreadableError(f"rule '{rule}': {raw} cannot be read in this tag's scheme")
             calibrated = rule.reading is Reading.CALIBRATED
             calibration = policy.calibrations[rule.tag] if calibrated else None
             if raw is Reading.POSTERIOR:
                 weighed.add(rule.tag)
-                if not action.keeps:
-                    convicting.append(_Conviction(index, rule.tag, rule.at, calibration))
-            if raw.streams and not action.keeps:
-                stops.append(_Stop(index, raw, tag, rule.at, calibration))
+            asks = not locked or action is Action.ESCALATE
+            if action.keeps or (asks and not all(map(action.binds, bars))):
+                continue
+            if raw is Reading.POSTERIOR:
+                convicting.append(_Conviction(number, rule.tag, rule.at, calibration))
+            if raw.streams:
+                stops.append(_Stop(number, raw, tag, rule.at, calibration))
         return cls(
             layout=layout,
             calibrations=policy.calibrations,
@@ -96,7 +124,14 @@ class InForce:
             stops=tuple(stops),
             convicting=tuple(convicting),
             weighed=tuple(sorted(weighed)),
+            gate=gate,
         )
+
+
+def _comes_to(rule: Rule, attempt: int) -> Action:
+    """What a rule does to this try: a ``resample`` without retries left prunes."""
+    spent = rule.action is Action.RESAMPLE and attempt >= rule.retries
+    return Action.PRUNE if spent else rule.action
 
 
 class Watch:
@@ -108,9 +143,9 @@ class Watch:
         self._rules = rules
         self._meter = Meter(rules.layout)
         self._since = {
-            index: max(approval.tokens for approval in approved if approval.rule == rule)
-            for index, rule, _ in rules.rules
-            if any(approval.rule == rule for approval in approved)
+            each.number: max(one.tokens for one in approved if one.rule == each.rule)
+            for each in rules.rules
+            if any(one.rule == each.rule for one in approved)
         }
         """By the number of a rule that was approved, the token from which it is read."""
         self._rests = {since: Meter(rules.layout) for since in self._since.values()}
@@ -185,23 +220,25 @@ class Watch:
             for since, meter in self._rests.items()
         }
         crossings: list[Crossing] = []
-        for index, rule, action in self._rules.rules:
-            since = self._since.get(index, 0)
-            score = rests.get(since, readings)[rule.tag].get(rule.reading)
-            if score is not None and score.value >= rule.at:
+        reached: list[_Rule] = []
+        for each in self._rules.rules:
+            since = self._since.get(each.number, 0)
+            score = rests.get(since, readings)[each.rule.tag].get(each.rule.reading)
+            if score is not None and score.value >= each.rule.at:
+                reached.append(each)
                 crossings.append(
                     Crossing(
-                        rule=index,
-                        tag=rule.tag,
-                        reading=rule.reading.value,
+                        rule=each.number,
+                        tag=each.rule.tag,
+                        reading=each.rule.reading.value,
                         score=score.value,
-                        threshold=rule.at,
-                        action=action,
+                        threshold=each.rule.at,
+                        action=each.action,
                         start=since + score.start,
                         end=since + score.end,
                     )
                 )
-        crossings.sort(key=lambda crossing: -crossing.action.strength)
+        crossings = self._ordered(crossings, reached)
         return Verdict(
             action=crossings[0].action if crossings else Action.ALLOW,
             crossings=tuple(crossings),
@@ -210,6 +247,20 @@ class Watch:
                 for tag, scores in readings.items()
             },
         )
+
+    def _ordered(self, crossings: list[Crossing], reached: list[_Rule]) -> list[Crossing]:
+        """The crossing that decides first: the strongest, but an escalation behind the locked rules
+        that drop the thought, which then prune: nobody can approve what these refuse."""
+        asked = any(each.action is Action.ESCALATE for each in reached)
+        dropped = [each.locked and each.action.drops for each in reached]
+        if self._rules.gate == 1 or not (asked and any(dropped)):
+            return sorted(crossings, key=lambda crossing: -crossing.action.strength)
+        crossings = [
+            replace(crossing, action=Action.PRUNE) if locked else crossing
+            for crossing, locked in zip(crossings, dropped, strict=True)
+        ]
+        behind = {Action.ESCALATE: (Action.RESAMPLE.strength + Action.PRUNE.strength) / 2}
+        return sorted(crossings, key=lambda c: -behind.get(c.action, c.action.strength))
 
 
 def _after(since: int, evidence: Evidence | None) -> Evidence | None:

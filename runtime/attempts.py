@@ -132,8 +132,15 @@ class Attempts:
         return prompt
 
     def _banned(self) -> Mapping[str, Control]:
+        """A ban on every tag, but for those that a lock forces: to lift that would loosen it."""
         tags = self.engine.info.vocabulary.vocabulary.tags
-        return {tag.name: BAN for tag in tags if tag.scheme is not Scheme.DOCUMENT}
+        controls, locked = self.policy.controls(self.context), self.policy.locked
+        forced = {tag for tag in locked if controls[tag].kind == "force"}
+        return {
+            tag.name: BAN
+            for tag in tags
+            if tag.scheme is not Scheme.DOCUMENT and tag.name not in forced
+        }
 
     def _try(
         self,

@@ -64,17 +64,22 @@ def replay(
     flips = [flip for each in found for flip in each]
     if json_:
         print_json([flip.as_json() for flip in flips])
-        return
-    shown = table("thought", "run", "before", "after", "text")
-    for flip in flips:
-        shown.add_row(
-            flip.thought[:8],
-            flip.run,
-            flip.before.action,
-            flip.after.action,
-            shortened(flip.text, 70),
-        )
-    print_table(shown, "no verdict turns")
+    else:
+        shown = table("thought", "run", "before", "after", "text")
+        for flip in flips:
+            shown.add_row(
+                flip.thought[:8],
+                flip.run,
+                flip.before.action,
+                flip.after.action,
+                shortened(flip.text, 70),
+            )
+        print_table(shown, "no verdict turns")
+    unread = [each for each in found if each.unread is not None]
+    for each in unread:
+        print(f"run {each.run} was not judged again: {each.unread}", file=sys.stderr)
+    if unread:
+        raise typer.Exit(1)
 
 
 @app.command()

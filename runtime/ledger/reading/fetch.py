@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ....agents.thought import Status
+from ....gates.errors import PolicyError
 from ....gates.evidence import Evidence
 from ....gates.policy import Policy
 from ....gates.vocabulary import BoundVocabulary, Vocabulary
@@ -261,12 +262,18 @@ def policy(connection: Connection, digest: str) -> Policy:
     # A policy's digest is that of its canonical JSON, which is what the row holds.
     if blob_digest(b"", body.encode()) != digest:
         raise LedgerError(damaged(f"policy {digest[:12]}"))
-    return _policy_of(body)
+    try:
+        return _policy_of(body)
+    except PolicyError as error:
+        raise LedgerError(
+            f"policy {digest[:12]} cannot be read ({error}): read it with the version of Secateur "
+            "that wrote it"
+        ) from None
 
 
 @lru_cache(maxsize=64)
 def _policy_of(body: str) -> Policy:
-    return Policy.model_validate_json(body)
+    return Policy.recorded(body)
 
 
 @lru_cache(maxsize=64)

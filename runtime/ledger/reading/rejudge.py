@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
-from ....gates.errors import PolicyError
+from ....gates.errors import PolicyError, SecateurError
 from ....gates.evidence import Evidence
 from ....gates.policy import Policy
 from ....gates.verdict import Judgement
@@ -33,7 +33,10 @@ def replay(connection: Connection, run: str, policy: Policy | None) -> Replay:
     Raises :class:`LedgerError` for evidence that is not as it was written, and
     :class:`PolicyError` for a policy that does not fit the run's tags.
     """
-    bound = fetch.bound(connection, run)
+    return _replay(connection, fetch.bound(connection, run), run, policy)
+
+
+def _replay(connection: Connection, bound: Bound, run: str, policy: Policy | None) -> Replay:
     if policy is not None:
         policy.check(bound.vocabulary.vocabulary)
     judged = erased = 0
@@ -52,9 +55,13 @@ def replay(connection: Connection, run: str, policy: Policy | None) -> Replay:
 
 def replay_if_fit(connection: Connection, run: str, policy: Policy | None) -> Replay:
     """The same, where a policy that does not fit is an answer: among many runs, some have other
-    tags."""
+    tags. So is a run whose own policy cannot be read, which must not keep the others from it."""
     try:
-        return replay(connection, run, policy)
+        bound = fetch.bound(connection, run)
+    except SecateurError as error:
+        return Replay(run, 0, 0, (), unread=str(error))
+    try:
+        return _replay(connection, bound, run, policy)
     except PolicyError as error:
         return Replay(run, 0, 0, (), str(error))
 

@@ -1,15 +1,15 @@
 """The verdict again, from stored evidence and a policy; no model is asked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from ....gates.approval import Approval
-from ....gates.evidence import Evidence
+from ....gates.evidence import GATE, Evidence
 from ....gates.gate import decide
 from ....gates.policy import Policy
 from ....gates.reading import Reading
-from ....gates.rule import ContextOverride, Rule, Scope
+from ....gates.rule import Rule, Scope
 from ....gates.verdict import Broken, Judgement
 from ....gates.vocabulary import BoundVocabulary
 from ..judgements import judgement_to_json
@@ -38,15 +38,27 @@ class Stored:
     """What people had let pass: of another policy, it lets the very same rules pass."""
 
     def judge(self, policy: Policy | None = None) -> Judgement:
-        """The verdict by the run's policy, or by another one; always the same for the same."""
+        """The verdict by the run's policy, as it was judged then, or by another one, as it would be
+        now; always the same for the same."""
+        evidence = self.evidence if policy is None else replace(self.evidence, gate=GATE)
+        return self._judge(policy or self.bound.policy, evidence)
+
+    def judge_without(self, rules: frozenset[int]) -> Judgement:
+        """The verdict by the run's policy, had it not these of its rules, by number."""
+        return self._judge(self.bound.policy, self.evidence, rules)
+
+    def _judge(
+        self, policy: Policy, evidence: Evidence, without: frozenset[int] = frozenset()
+    ) -> Judgement:
         return decide(
-            policy or self.bound.policy,
-            self.evidence,
+            policy,
+            evidence,
             self.bound.vocabulary,
             context=self.bound.context,
             scope=self.scope,
             attempt=self.attempt,
             approved=self.approved,
+            without=without,
         )
 
 
@@ -74,32 +86,20 @@ def what_would_pass(stored: Stored) -> tuple[Loosening, ...]:
     The rules that stop the thought are taken away, strongest first, until it passes. A reading is
     of what was written: what a branch that was cut would have written next, nobody knows.
     """
-    rules = list(stored.bound.policy.rules_for(stored.bound.context))
+    policy = stored.bound.policy
+    rules = policy.rules_for(stored.bound.context)
+    unread = set[int]()
     if not stored.evidence.weighed:  # cut before its end, so no posterior was made
-        rules = [rule for rule in rules if rule.reading is not Reading.POSTERIOR]
-    taken: list[Rule] = []
-    verdict = stored.judge(_with_rules(stored.bound.policy, rules))
+        unread = {n for n, rule in enumerate(rules) if policy.raw(rule) is Reading.POSTERIOR}
+    taken: list[int] = []
+    verdict = stored.judge_without(frozenset(unread))
     while not isinstance(verdict, Broken) and not verdict.action.keeps:
-        stopping = [rules[c.rule] for c in verdict.crossings if not c.action.keeps]
-        taken += stopping
-        rules = [rule for rule in rules if rule not in stopping]
-        verdict = stored.judge(_with_rules(stored.bound.policy, rules))
+        taken += [c.rule for c in verdict.crossings if not c.action.keeps]
+        verdict = stored.judge_without(frozenset([*unread, *taken]))
     if isinstance(verdict, Broken):
         return ()
-    return tuple(Loosening(rule, verdict.scores[rule.tag][rule.reading]) for rule in taken)
-
-
-def _with_rules(policy: Policy, rules: Sequence[Rule]) -> Policy:
-    """The policy with just these rules in every context; a copy that is judged by, never saved."""
-    return policy.model_copy(
-        update={
-            "rules": tuple(rules),
-            "contexts": {
-                name: ContextOverride(tags=override.tags)
-                for name, override in policy.contexts.items()
-            },
-        }
-    )
+    scores = verdict.scores
+    return tuple(Loosening(rules[n], scores[rules[n].tag][rules[n].reading]) for n in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ class Replay(Sequence[Flip]):
     flips: tuple[Flip, ...]
     unfit: str | None = None
     """Why the policy does not fit the run's tags, so that nothing was judged; among many runs."""
+    unread: str | None = None
+    """Why the run's own policy or its tags cannot be read, so that nothing was judged; likewise."""
 
     @overload
     def __getitem__(self, index: int) -> Flip: ...
@@ -158,11 +160,5 @@ class Replay(Sequence[Flip]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Replay):
-            return (self.run, self.judged, self.erased, self.flips, self.unfit) == (
-                other.run,
-                other.judged,
-                other.erased,
-                other.flips,
-                other.unfit,
-            )
+            return all(getattr(self, each) == getattr(other, each) for each in self.__slots__)
         return isinstance(other, (list, tuple)) and self.flips == tuple(other)
