@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from ..gates.unicode import joined
 from .errors import PlanError
 from .joins import Join
 from .prompt import Sampling
@@ -45,6 +46,7 @@ class Operation:
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise PlanError(f"operation {self.name!r}: timeout={self.timeout!r}; give seconds")
+        object.__setattr__(self, "name", joined(self.name))  # as the ledger gives it back
 
     @property
     def free(self) -> bool:

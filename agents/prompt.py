@@ -3,15 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..gates.unicode import well_formed
+
 __all__ = ["Ids", "Piece", "Sampling", "Special", "Text"]
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
     """Outside text (task, tool result, template): encoded with special tokens disabled, so that
-    a tag's literal string in it stays plain characters."""
+    a tag's literal string in it stays plain characters. A lone half of a surrogate pair, which no
+    encoding has, becomes U+FFFD."""
 
     text: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", well_formed(self.text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..gates.policy import Policy
+from ..gates.unicode import joined
 from .budget import Budget
 from .composition import Plan, Source
 from .errors import PlanError
@@ -58,6 +59,7 @@ class AgentSpec:
             )
         if not self.name.strip():
             raise PlanError("an agent needs a name that is not empty")
+        object.__setattr__(self, "name", joined(self.name))  # as the ledger gives it back
         try:
             self.plan.sources(frozenset({Source("the task", "function")}))
         except PlanError as error:

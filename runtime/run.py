@@ -16,6 +16,7 @@ from ..agents.tool import Workspace
 from ..gates.canonical import recordable, recordable_text
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
+from ..gates.unicode import joined
 from .acting import Acting
 from .attempts import Attempts
 from .budgets import Spending
@@ -380,7 +381,8 @@ class Session:
     async def _finish(self) -> None:
         """Write the run's last event."""
         if self._performer is not None:
-            await self._performer.recording.log.finish(self.status, self.answer or self.reason)
+            result = self.reason if self.answer is None else self.answer
+            await self._performer.recording.log.finish(self.status, result)
 
     async def _finish_if_possible(self) -> None:
         """The error that ended the run is what the caller must see, even if the ledger is gone."""
@@ -401,7 +403,8 @@ def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
         recordable(reading.value)
     except ValueError as error:
         raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
-    return reading.value, reading.context
+    # As the ledger gives it back.
+    return reading.value, None if reading.context is None else joined(reading.context)
 
 
 @contextmanager

@@ -32,6 +32,9 @@ __all__ = ["BAD_SHARE", "Entry", "Folder", "Service", "prepare"]
 BAD_SHARE = 0.3
 """How often a check comes out badly, for each service and file; the corpus has the same odds."""
 
+_ANY = "surrogatepass"
+"""Any text that a user may write, halves of surrogate pairs included, as the ledger keeps it."""
+
 _ITEMS = ("paper", "ink", "cables", "lamps", "coffee", "stamps", "chairs", "glue")
 
 
@@ -149,7 +152,7 @@ class Folder:
     def said(self) -> tuple[str, ...]:
         """The sentences that were sent to the user."""
         report = self.path / "outbox" / "report.txt"
-        return tuple(report.read_text("utf-8").splitlines()) if report.is_file() else ()
+        return tuple(self._read("outbox/report.txt").splitlines()) if report.is_file() else ()
 
     def say(self, sentence: str) -> None:
         """Send a sentence to the user."""
@@ -169,7 +172,7 @@ class Folder:
 
     def _read(self, name: str) -> str:
         try:
-            return (self.path / name).read_text("utf-8")
+            return (self.path / name).read_text("utf-8", _ANY)
         except FileNotFoundError:
             raise ToolError(
                 f"{self.path} is no desk folder: {name} is missing; let the desk lay out an empty "
@@ -177,10 +180,10 @@ class Folder:
             ) from None
 
     def _write(self, name: str, text: str) -> None:
-        (self.path / name).write_text(text, "utf-8")
+        (self.path / name).write_text(text, "utf-8", _ANY)
 
     def _append(self, name: str, line: str) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with (self.path / name).open("a", encoding="utf-8", errors=_ANY) as file:
             file.write(line + "\n")
 
 
@@ -198,7 +201,7 @@ def prepare(workspace: Workspace, task: str, seed: int) -> None:
         (folder.path / room).mkdir(parents=True, exist_ok=True)
     asked = parse_task(task)
     rng = random.Random(digest(["desk", seed, asked.text if asked else task]))
-    (folder.path / "task.txt").write_text(task, "utf-8")
+    (folder.path / "task.txt").write_text(task, "utf-8", _ANY)
     for name in SERVICES:
         _lay_out_service(folder, name, rng, down=asked == Task(Kind.RESTART, name))
     bad_sectors = [name for name in FILES if rng.random() < BAD_SHARE]

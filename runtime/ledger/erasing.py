@@ -25,11 +25,12 @@ from .reading import fetch
 __all__ = ["WHAT", "Erasure", "Swept", "erase", "find", "sweep"]
 
 WHAT: Final = (
-    "prompt", "text", "value", "evidence", "discarded", "arguments", "result", "task"
+    "prompt", "text", "value", "evidence", "discarded", "arguments", "result", "reason", "note",
+    "task",
 )  # fmt: skip
 """Everything that events name as a blob."""
 
-_REWRITTEN: Final = ("blob", "thought", "passage", "passage_words")
+_REWRITTEN: Final = ("blob", "thought", "decision", "passage", "passage_words")
 """PostgreSQL's tables that held what was erased."""
 
 _AT_ONCE: Final = 500
@@ -164,7 +165,7 @@ def _of(connection: Connection, run: str, thought: str | None, what: Collection[
     for row in connection.execute(query.order_by(event.seq)):
         for name, digest in from_text(row.blobs).items():
             if name in what and digest not in known:
-                blobs.append(ErasedBlob(digest, row.seq, name))
+                blobs.append(ErasedBlob(digest, row.seq, name, row.thought_id))
                 if row.thought_id is not None:
                     thoughts[row.thought_id] = None
     return Erasure(
