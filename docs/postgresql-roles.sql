@@ -39,8 +39,9 @@ GRANT UPDATE (status, reason, score) ON thought TO secateur_writer;
 GRANT INSERT, UPDATE ON passage, passage_mark, passage_words TO secateur_writer;
 
 -- A person's decision, an erasure, a checkpoint.
-GRANT INSERT ON event, decision, erasure, checkpoint TO secateur_reviewer;
+GRANT INSERT ON event, blob, decision, erasure, checkpoint TO secateur_reviewer;
 GRANT UPDATE (status, reason, text, value) ON thought TO secateur_reviewer;
+GRANT UPDATE (reason) ON decision TO secateur_reviewer;
 GRANT UPDATE (bytes, salt) ON blob TO secateur_reviewer;
 GRANT INSERT, UPDATE, DELETE ON passage, passage_mark, passage_words TO secateur_reviewer;
 

@@ -170,8 +170,8 @@ def erase(
 ) -> None:
     """Erase what was said, for privacy: the bytes go, the chain stays whole and says so.
 
-    A prompt may quote the thoughts before it, so a whole run is the safer choice. What stands in
-    reasons and notes is part of the chain and stays, and so do copies made elsewhere.
+    A prompt may quote the thoughts before it, so a whole run is the safer choice: with it goes the
+    folder in which its tools acted. Names stay, and so do copies made elsewhere.
 
     Example: secateur audit erase 1qebdd97 --by "A. Reviewer" --reason "asked for on 3 May"
     """
@@ -181,14 +181,13 @@ def erase(
     try:
         with engine.connect() as connection:
             found = erasing.find(connection, name, wanted, run)
-        left = [each for each in found if each.blobs]
+        left = [each for each in found if not each.empty]
         for each in left:
             still = "" if each.finished else "; the run is not finished: if it still goes, it stops"
             print(f"{each}{still}", file=sys.stderr)
         if left and not (yes or _agreed()):
             raise LedgerError("nothing was erased (--yes erases without asking)")
-        for each in left:
-            asyncio.run(erasing.erase(url, each, by=by, reason=reason))
+        folders = [asyncio.run(erasing.erase(url, e, by=by, reason=reason)) for e in left]
         swept = erasing.sweep(engine) if sweep else None
     finally:
         engine.dispose()
@@ -196,13 +195,16 @@ def erase(
     if json_:
         told = None if swept is None else {"complete": swept.complete, "remark": swept.remark}
         runs = [each.run for each in left]
-        _print_json({"blobs": blobs, "runs": runs, "swept": told})
+        kept = [folder for folder in folders if folder is not None]
+        _print_json({"blobs": blobs, "runs": runs, "folders": kept, "swept": told})
     else:
         erased = f"erased {_some(blobs, 'blob')} of {_some(len(left), 'run')}"
         print(erased if left else "nothing is left to erase")
+        for folder in filter(None, folders):
+            print(f"but texts may be left: {folder}")
         if swept is not None:
             print(swept.remark if swept.complete else f"but copies may be left: {swept.remark}")
-    if swept is not None and not swept.complete:
+    if any(folders) or (swept is not None and not swept.complete):
         raise typer.Exit(1)
 
 

@@ -19,6 +19,7 @@ from . import connect, passages, tables
 from .chain import from_text
 from .errors import LedgerError
 from .events import ErasedBlob, EventKind
+from .folders import Folder, folder_of
 from .ledger import Ledger
 from .reading import fetch
 
@@ -32,6 +33,9 @@ WHAT: Final = (
 
 _REWRITTEN: Final = ("blob", "thought", "decision", "passage", "passage_words")
 """PostgreSQL's tables that held what was erased."""
+
+_QUOTING: Final = frozenset({EventKind.JUDGED, EventKind.PLACED, EventKind.DECIDED})
+"""Events whose reason may quote a text; it lies in a blob now."""
 
 _AT_ONCE: Final = 500
 
@@ -48,6 +52,10 @@ class Erasure:
     """Whose words may be in the full-text index."""
     finished: bool
     """Whether the run has ended; one that is still going stops when something is erased from it."""
+    folder: Folder | None = None
+    """Where its tools acted; only where the whole run is erased."""
+    hashed: int = 0
+    """Reasons and notes that stand in hashed events, where version 0.1 wrote them: they stay."""
 
     def __str__(self) -> str:
         counts: dict[str, int] = {}
@@ -55,7 +63,17 @@ class Erasure:
             counts[blob.name] = counts.get(blob.name, 0) + 1
         named = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
         whose = f"run {self.run}" if self.thought is None else f"thought {self.thought}"
-        return f"{whose}: {named or 'nothing that is left'} ({self.bytes:,} bytes)"
+        text = f"{whose}: {named or 'nothing that is left'} ({self.bytes:,} bytes)"
+        if self.folder is not None:
+            text += f"; {self.folder}"
+        if self.hashed:
+            text += f"; {self.hashed} reasons of version 0.1 stand in hashed events and stay"
+        return text
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left that could be erased."""
+        return not self.blobs and (self.folder is None or self.folder.stays is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +119,20 @@ def find(
     return [_of(connection, each, thought, what) for each in wanted]
 
 
-async def erase(url: str | Path, erasure: Erasure, *, by: str, reason: str) -> None:
-    """Make it so: the bytes and salts go in one transaction with the event that says it.
+async def erase(url: str | Path, erasure: Erasure, *, by: str, reason: str) -> str | None:
+    """Make it so: the bytes and salts go in one transaction with the event that says it, then the
+    folder of the run's tools; what of that is left, in words.
 
     The words leave the full-text index before, with none of the run left to index, and what is
     left of them comes back after. Raises
     :class:`LedgerError` where somebody else writes the run, or nothing is left to erase.
     """
+    if erasure.blobs or erasure.empty:
+        await _erase_blobs(url, erasure, by, reason)
+    return None if erasure.folder is None else await asyncio.to_thread(erasure.folder.erase)
+
+
+async def _erase_blobs(url: str | Path, erasure: Erasure, by: str, reason: str) -> None:
     engine = connect.open_existing(url, read_only=False)
     try:
         async with Ledger.open(url) as ledger:
@@ -136,8 +161,13 @@ def sweep(engine: Engine) -> Swept:
             driver.autocommit = True
             refused: list[str] = []  # who may not is told in a notice, not in an error
             driver.add_notice_handler(lambda said: refused.append(said.message_primary))
+            # ANALYZE, for a column's commonest values stand in the statistics too.
             for table in _REWRITTEN:
-                driver.execute(f"VACUUM FULL {table}")
+                driver.execute(f"VACUUM (FULL, ANALYZE) {table}")
+            if not refused:
+                # Of an empty table it leaves the old ones; a column's type takes its own along.
+                driver.execute("ALTER TABLE passage_words ALTER COLUMN words TYPE tsvector")
+                driver.execute("VACUUM FULL pg_catalog.pg_statistic")
             if refused:
                 return Swept(False, f"{refused[0]}: run VACUUM FULL as the owner of the tables")
             return Swept(True, f"the tables {', '.join(_REWRITTEN)} were written anew without them")
@@ -157,17 +187,20 @@ def _of(connection: Connection, run: str, thought: str | None, what: Collection[
     event, erased = tables.event.c, tables.erasure.c
     gone = connection.execute(sa.select(erased.digest).where(erased.run_id == run)).scalars()
     known = set(gone)
-    query = sa.select(event.seq, event.thought_id, event.blobs).where(event.run_id == run)
+    query = sa.select(event.seq, event.kind, event.thought_id, event.blobs, event.body)
+    query = query.where(event.run_id == run)
     if thought is not None:
         query = query.where(event.thought_id == thought)
     blobs: list[ErasedBlob] = []
     thoughts: dict[str, None] = {}
+    hashed = 0
     for row in connection.execute(query.order_by(event.seq)):
         for name, digest in from_text(row.blobs).items():
             if name in what and digest not in known:
                 blobs.append(ErasedBlob(digest, row.seq, name, row.thought_id))
                 if row.thought_id is not None:
                     thoughts[row.thought_id] = None
+        hashed += row.kind in _QUOTING and from_text(row.body).get("reason") is not None
     return Erasure(
         run=run,
         thought=thought,
@@ -175,6 +208,8 @@ def _of(connection: Connection, run: str, thought: str | None, what: Collection[
         bytes=_size(connection, [blob.digest for blob in blobs]),
         thoughts=tuple(thoughts),
         finished=_finished(connection, run),
+        folder=folder_of(connection, run) if thought is None and "task" in what else None,
+        hashed=hashed,
     )
 
 

@@ -6,9 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from secateur.agents.thought import Scene, Status
 from secateur.agents.tool import Call, Tool
 from secateur.gates.canonical import canonical_json, digest, recordable
 from secateur.gates.unicode import joined, well_formed
+from secateur.gates.verdict import Broken
 from secateur.runtime.deciding import decide
-from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.errors import LedgerError
+from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
 from secateur.runtime.ledger.integrity import verifier
+from secateur.runtime.ledger.ledger import new_run_id
 from secateur.runtime.ledger.text import shown, text_of, to_bytes
+from secateur.runtime.resuming import read_run
 
 POLICY = Policy.model_validate(
     {
@@ -50,7 +53,7 @@ ODD = (
     "e\u0301\u0301",
     "\U000e0fff\uffff\ufffe\ufeff",
     "\x7f\x1b[31m",
-    '\\u0000"\'{}[]',
+    "\\u0000\"'{}[]",
     "重启网站",
     "long " * 20_000,
 )
@@ -59,7 +62,7 @@ TEXT = st.sampled_from(ODD) | st.text(st.characters(), max_size=20)
 
 FEW = settings(
     deadline=None,
-    max_examples=25,
+    max_examples=6,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -86,6 +89,12 @@ def url(request: pytest.FixtureRequest, urls: dict[str, str]) -> str:
     return urls[request.param]
 
 
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A new ledger in a file."""
+    return str(tmp_path / "own.db")
+
+
 @dataclass(frozen=True)
 class Said:
     """A text for each place."""
@@ -101,7 +110,10 @@ class Said:
         return {self.value: [self.value, {"": self.text}, -0.0, 2**70]}
 
 
-SAID = st.builds(Said, TEXT, TEXT, TEXT, TEXT, TEXT.filter(lambda text: "\n" not in text))
+MODEL = TEXT.map(well_formed).filter(lambda text: "\n" not in text and len(text) < 100)
+"""What a model's tokenizer can write; its line ends at a line break."""
+
+SAID = st.builds(Said, TEXT, TEXT, TEXT, TEXT, MODEL)
 
 
 def agent(said: Said, *, ends: bool) -> Agent:
@@ -231,3 +243,258 @@ def test_a_run_with_any_text_anywhere_is_recorded_read_back_and_resumed(
     asyncio.run(go())
 
 
+def beginning(scripted: Any, said: Said) -> RunStart:
+    return RunStart(
+        run=new_run_id(),
+        agent=said.name,
+        task=said.text,
+        context=said.name,
+        seed=1,
+        policy=POLICY,
+        engine=scripted(str).info,
+        options={said.value: said.data},
+    )
+
+
+def thought(id: str, said: Said, **given: Any) -> ThoughtRecord:
+    usual = {"parents": (), "operation": said.name, "kind": "generate", "depth": 1, "index": 0}
+    return ThoughtRecord(id=id, **(usual | {"status": Status.KEPT, "text": said.text} | given))
+
+
+@FEW
+@given(said=SAID)
+@example(said=Said("\ud800", "a\0\ud800", "\0", "\ud83d\ude00", "\udfff"))
+def test_whatever_is_appended_is_recorded(
+    said: Said, url: str, tmp_path: Path, scripted: Any
+) -> None:
+    async def go() -> str:
+        async with Ledger.open(url) as ledger:
+            log = await ledger.start(beginning(scripted, said))
+            await log.place(thought("a0", said, kind="task"))
+            intent = ModelIntent("b1", said.name, (), (1, 2), said.text, Sampling(), {}, 7)
+            await log.intend(intent)
+            broken = Broken(said.reason or "torn")
+            waits = {"value": said.data, "reason": said.reason, "status": Status.ESCALATED}
+            await log.judge(thought("b1", said, judgement=broken, **waits))
+            await log.escalate("b1", said.reason)
+            await log.score("a0", -0.0, said.name)
+            await log.select(["b1"], [], said.reason)
+            await log.intend_tool("c1", said.name, {said.value: said.data})
+            await log.tool_result("c1", said.name, said.text, ok=False, latency_s=-0.0)
+            await log.note(said.name, {said.value: said.data}, "b1", said.reason)
+            await log.finish(RunStatus.ESCALATED, said.reason)
+            note = said.reason if said.reason.strip() else "because"
+            open_ = await decide(ledger, "b1", approve=True, by="Ännä", reason=note, run=log.run)
+            assert open_.reason == shown(said.reason)
+            history = await read_run(ledger, log.run)
+        assert history.task == said.text
+        assert history.thoughts["b1"].reason == said.reason
+        assert history.calls["c1"].text == said.text
+        assert history.decisions["b1"].reason == note
+        assert history.result == said.reason
+        return log.run
+
+    read_back(url, tmp_path, asyncio.run(go()))
+
+
+@given(st.text(st.characters()))
+def test_a_text_comes_back_exactly_and_its_column_can_be_stored(text: str) -> None:
+    assert text_of(to_bytes(text)) == text
+    assert shown(text).encode() == shown(shown(text)).encode()
+    assert "\0" not in shown(text)
+    # What is derived when it is written, and when it is read from the chain again.
+    assert shown(json.loads(canonical_json(text))) == shown(text)
+    assert json.loads(canonical_json(text)) == joined(text)
+    assert digest(joined(text)) == digest(text)
+    assert verifier.shown(text) == shown(text)
+    assert well_formed(text).encode().decode() == well_formed(joined(text))
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def doubled() -> Any:
+    value: Any = []
+    for _ in range(100):
+        value = [value, value]
+    return value
+
+
+REFUSED = {
+    "nested 201 deep": lambda: nested(201),
+    "nested 980 deep": lambda: nested(980),
+    "nested 100,000 deep": lambda: nested(100_000),
+    "a list in itself": lambda: (lambda own: own.append(own) or own)([]),
+    "two of the same, a hundred times": doubled,
+    "4301 digits": lambda: 10**4300,
+    "nan": lambda: {"a": [float("nan")]},
+    "1e400": lambda: json.loads("1e400"),
+    "a number as a key": lambda: {1: "a"},
+    "None as a key": lambda: {"b": [{None: 1}]},
+    "a set": lambda: {1, 2},
+    "bytes": lambda: [b"x"],
+}
+KEPT = {
+    "nested 200 deep": lambda: nested(200),
+    "4300 digits": lambda: -(10**4300 - 1),
+    "more than 64 bits": lambda: [2**64, -(2**63) - 1],
+    "-0.0": lambda: [-0.0, 5e-324, 1.7976931348623157e308],
+    "a long text": lambda: "ß" * 3_000_000,
+    "a key of any signs": lambda: {"\ud800": {"\0": {"": None}}},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_value_that_no_reader_could_give_back_fails_its_own_branch_alone(
+    what: str, sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    bad = REFUSED[what]
+    with pytest.raises(ValueError, match="cannot be recorded") as refused:
+        recordable(bad())
+    assert "\n" not in str(refused.value)
+
+    def parse(text: str) -> Any:
+        return bad() if "second" in text else "fine"
+
+    def calls(text: str) -> Call | None:
+        return Call("work", {"value": bad()}) if "second" in text else None
+
+    def second(scene: Scene) -> Any:
+        return ("made", bad()) if scene.text == "second" else scene.text
+
+    def work(**arguments: Any) -> str:
+        raise AssertionError("it was called")
+
+    plan = operation(lambda scene: ["first", "second"], name="parts") >> (
+        generate("{text}\n", parse=parse, name="say")
+        & operation(second, name="own")
+        & act([Tool("work", work, False, None, None, False)], calls=calls, name="do")
+    )
+    asked = Agent("values", plan, sampling=Sampling(max_tokens=50))
+    engine = scripted(lambda prompt: prompt.strip())
+    done = asyncio.run(
+        asked.run("go", policy=POLICY, engine=engine, ledger=sqlite_url, sandbox=tmp_path / "box")
+    )
+    assert done.status == "done"
+    failed = [thought for thought in done.thoughts if thought.status is Status.FAILED]
+    assert sorted(thought.operation for thought in failed) == ["do", "own", "say"]
+    assert all("cannot be recorded" in (t.reason or "") for t in failed)
+    read_back(sqlite_url, tmp_path, done.run_id)
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_every_other_value_is_kept_and_read_back(
+    what: str, sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    value = KEPT[what]()
+    plan = operation(lambda scene: ("made", value), name="own") >> operation(lambda scene: "b")
+    asked = Agent("values", plan)
+    engine = scripted(lambda prompt: "no")
+    done = asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=sqlite_url))
+    with AuditLog(sqlite_url) as audit:
+        made = audit.thoughts(done.run_id)[1]
+    assert canonical_json(made.value) == canonical_json(value)
+    assert repr(made.value) == repr(json.loads(json.dumps(value)))
+    read_back(sqlite_url, tmp_path, done.run_id)
+
+
+def test_a_task_whose_reading_cannot_be_recorded_is_refused_before_the_run(
+    sqlite_url: str, scripted: Any
+) -> None:
+    plan = operation(lambda scene: "a", name="own")
+    asked = Agent("values", plan, read=lambda task: Reading(nested(980)))
+    engine = scripted(lambda prompt: "no")
+    with pytest.raises(TaskError, match="nested more than 200 deep"):
+        asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=sqlite_url))
+    with AuditLog(sqlite_url) as audit:
+        assert audit.run_ids() == []
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1, 10**400, 1.0, "1", True, None])
+def test_a_seed_that_no_database_holds_is_refused_in_one_line(
+    seed: Any, url: str, scripted: Any
+) -> None:
+    asked = Agent("seeds", operation(lambda scene: "a", name="own"))
+    engine = scripted(lambda prompt: "no")
+    with pytest.raises(LedgerError, match=r"the seed must be a whole number") as refused:
+        asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=url, seed=seed))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63), -1])
+def test_every_other_seed_is_recorded(seed: int, url: str, scripted: Any, tmp_path: Path) -> None:
+    asked = Agent("seeds", generate("{text}\n", name="say"))
+    engine = scripted(lambda prompt: "no")
+    done = asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=url, seed=seed))
+    with AuditLog(url) as audit:
+        assert audit.run(done.run_id).seed == seed
+    read_back(url, tmp_path, done.run_id)
+
+
+@pytest.mark.parametrize("name", ["größe", "a\udcffb", "\u202e", "x\ny"])
+def test_a_sandbox_of_any_name_is_recorded(name: str, url: str, scripted: Any, tmp_path: Path):
+    def work() -> str:
+        return "done"
+
+    plan = act([Tool("work", work, True, None, None, False)], calls=lambda text: Call("work", {}))
+    asked = Agent("places", plan)
+    engine = scripted(lambda prompt: "no")
+    box = tmp_path / name
+    done = asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=url, sandbox=box))
+    assert box.is_dir()
+    read_back(url, tmp_path, done.run_id)
+    with AuditLog(url) as audit:
+        assert next(iter(audit.events(done.run_id))).body["options"]["sandbox"] == str(box)
+
+
+def test_a_sandbox_that_no_system_can_name_is_refused_in_one_line(
+    sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    def work() -> str:
+        return "done"
+
+    plan = act([Tool("work", work, True, None, None, False)], calls=lambda text: Call("work", {}))
+    engine = scripted(lambda prompt: "no")
+    for name in ("a\0b", "a\ud800b"):
+        box = tmp_path / name
+        with pytest.raises(TaskError, match="give --sandbox a folder to act in"):
+            asyncio.run(
+                Agent("places", plan).run(
+                    "go", policy=POLICY, engine=engine, ledger=sqlite_url, sandbox=box
+                )
+            )
+
+
+def test_the_verifier_reads_odd_names_in_a_file_too(
+    sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    asked = Agent("a\0\ud800", operation(lambda scene: "\ud800", name="\ud800"))
+    engine = scripted(lambda prompt: "no")
+    asyncio.run(asked.run("\ud800", policy=POLICY, engine=engine, ledger=sqlite_url))
+    told = subprocess.run(
+        [sys.executable, "-I", verifier.__file__, sqlite_url], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout[:5]) == (0, "fine:")
+
+
+def test_values_that_lie_deeper_than_now_are_still_read(
+    sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    """Version 0.1 recorded whatever its own stack had room for."""
+    asked = Agent("old", operation(lambda scene: ("made", "here"), name="own"))
+    engine = scripted(lambda prompt: "no")
+    done = asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=sqlite_url))
+    with closing(sqlite3.connect(sqlite_url)) as db:
+        db.execute("UPDATE thought SET value = ? WHERE value IS NOT NULL", ("[" * 970 + "]" * 970,))
+        db.commit()
+    with AuditLog(sqlite_url) as audit:
+        made = audit.thoughts(done.run_id)[1]
+        audit.to_jsonl(tmp_path / "deep.jsonl", done.run_id)
+    value, depth = made.value, 1
+    while value:
+        value, depth = value[0], depth + 1
+    assert depth == 970

@@ -59,7 +59,8 @@ def lines(connection: Connection, runs: Sequence[str], counts: Counter[str]) -> 
             yield _line({"record": "thought", "agent": about.agent} | thought.as_json())
         for event in _stream(connection, tables.event, tables.event.c.run_id == run):
             counts["event"] += 1
-            read = {name: from_text(event[name]) for name in ("body", "blobs")}
+            (body,) = fetch.bodies(connection, [event])
+            read = {"body": body, "blobs": from_text(event["blobs"])}
             yield _line({"record": "event"} | dict(event) | read)
 
 

@@ -14,6 +14,7 @@ from ....gates.policy import Policy
 from ....gates.vocabulary import BoundVocabulary, Vocabulary
 from .. import tables
 from ..chain import as_text, blob_digest, event_hash, from_text
+from ..derive import told
 from ..errors import LedgerError
 from ..judgements import approvals_from_json, judgement_from_json
 from ..text import shown, text_of
@@ -21,6 +22,7 @@ from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
 
 __all__ = [
+    "bodies",
     "bound",
     "by_index",
     "content",
@@ -333,6 +335,20 @@ def stored(thought: ThoughtRow, by: Bound, blobs: Mapping[str, bytes | None]) ->
     return Stored(
         by, Evidence.from_bytes(evidence), thought.scope, thought.retries, thought.approved
     )
+
+
+def bodies(connection: Connection, events: Sequence[Mapping[Any, Any]]) -> list[Any]:
+    """The bodies of events, with the words that blobs keep for them; None where those were erased
+    or never were."""
+    named = [from_text(event["blobs"]) for event in events]
+    wanted = {b[name] for b in named for name in ("reason", "note") if name in b}
+    found = contents(connection, sorted(wanted))
+    filled: list[Any] = []
+    for event, blobs in zip(events, named, strict=True):
+        words = {name: found[blobs[name]] for name in ("reason", "note") if name in blobs}
+        said = {name: shown(text_of(held)) for name, held in words.items() if held is not None}
+        filled.append(told(from_text(event["body"]), said))
+    return filled
 
 
 def damaged(what: str) -> str:

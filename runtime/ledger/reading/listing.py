@@ -25,6 +25,8 @@ from .rows import EventRow, FoundRow, PrunedRow, RunRow
 __all__ = ["events", "found", "pruned", "run_ids", "runs"]
 
 _UNFINISHED = "unfinished"
+_CHUNK = 500
+"""Rows in one query: within what every database takes as parameters."""
 
 
 def runs(
@@ -167,10 +169,16 @@ def events(
     if after is not None:
         wanted.append(event.c.seq > after)
     query = sa.select(event).where(*wanted).order_by(event.c.seq).limit(limit)
-    return [_event_row(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(query).mappings().all()
+    bodies = [
+        body
+        for some in range(0, len(rows), _CHUNK)
+        for body in fetch.bodies(connection, rows[some : some + _CHUNK])
+    ]
+    return [_event_row(row, body) for row, body in zip(rows, bodies, strict=True)]
 
 
-def _event_row(row: Mapping[Any, Any]) -> EventRow:
+def _event_row(row: Mapping[Any, Any], body: Any) -> EventRow:
     return EventRow(
         run=row["run_id"],
         seq=row["seq"],
@@ -180,7 +188,7 @@ def _event_row(row: Mapping[Any, Any]) -> EventRow:
         thought=row["thought_id"],
         attempt=row["attempt"],
         latency_s=row["latency_s"],
-        body=from_text(row["body"]),
+        body=body,
         hash=row["hash"],
     )
 
@@ -246,4 +254,4 @@ def _refuse_unknown(what: str, given: str | None, there: Iterable[str]) -> None:
 
 
 def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (items[start : start + 500] for start in range(0, len(items), 500))
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
