@@ -94,7 +94,7 @@ def _check(value: Any, deepest: int) -> None:
     level = [] if type(value) in _LEAVES else [value]
     lifted = sys.get_int_max_str_digits() != _DIGITS
     containers = 0
-    for _ in range(deepest + 1):
+    for _ in range(deepest):
         below: list[Any] = []
         for each in level:
             if isinstance(each, dict):

@@ -129,6 +129,7 @@ class Performer:
                     return lambda: _pass(work.parents)
                 if not isinstance(said, str) or not said.strip():
                     raise PlanError(f"{operation.name} gave {said!r}; say what is wrong, or None")
+                recordable_text(said)
                 return lambda: self._place(work, [(said, None)], one_is_one=True)
             case Truth() as operation:
                 return await self._compared(work, operation, scene)

@@ -376,6 +376,8 @@ class Session:
         if not isinstance(answer, str):
             given = type(answer).__name__
             raise TaskError(f"agent {self.agent.name!r}: answer= gave {given}; return a str")
+        with blaming(self.agent, "answer="):
+            recordable_text(answer)
         self.answer = answer
 
     async def _finish(self) -> None:

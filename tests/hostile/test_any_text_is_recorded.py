@@ -21,7 +21,7 @@ from secateur.agents.plan import act, generate, ground_truth, operation, score
 from secateur.agents.spec import Reading, TaskError
 from secateur.agents.thought import Scene, Status
 from secateur.agents.tool import Call, Tool
-from secateur.gates.canonical import canonical_json, digest, recordable
+from secateur.gates.canonical import LONGEST, canonical_json, digest, recordable
 from secateur.gates.unicode import joined, well_formed
 from secateur.gates.verdict import Broken
 from secateur.runtime.deciding import decide
@@ -369,10 +369,11 @@ def test_a_value_that_no_reader_could_give_back_fails_its_own_branch_alone(
     def work(**arguments: Any) -> str:
         raise AssertionError("it was called")
 
+    tools = [Tool("work", work, False, None, None, False)]
     plan = operation(lambda scene: ["first", "second"], name="parts") >> (
         generate("{text}\n", parse=parse, name="say")
         & operation(second, name="own")
-        & act([Tool("work", work, False, None, None, False)], calls=calls, name="do")
+        & generate("{text}\n", calls=calls, name="call") >> act(tools, calls=calls, name="do")
     )
     asked = Agent("values", plan, sampling=Sampling(max_tokens=50))
     engine = scripted(lambda prompt: prompt.strip())
@@ -399,6 +400,39 @@ def test_every_other_value_is_kept_and_read_back(
         made = audit.thoughts(done.run_id)[1]
     assert canonical_json(made.value) == canonical_json(value)
     assert repr(made.value) == repr(json.loads(json.dumps(value)))
+    read_back(sqlite_url, tmp_path, done.run_id)
+
+
+def test_a_text_that_no_row_holds_fails_its_own_branch_alone(
+    sqlite_url: str, scripted: Any, tmp_path: Path
+) -> None:
+    enormous = "a" * (LONGEST + 1)
+
+    def work() -> str:
+        return enormous
+
+    def calls(text: str) -> Call:
+        return Call("work", {})
+
+    def raises(scene: Scene) -> str:
+        raise RuntimeError(enormous[:1_000_000])
+
+    plan = (
+        operation(lambda scene: enormous, name="own")
+        & operation(raises, name="raises")
+        & operation(lambda scene: "fine", name="fine")
+        & generate("{text}\n", calls=calls, name="call")
+        >> act([Tool("work", work, False, None, None, False)], calls=calls, name="do")
+    )
+    engine = scripted(lambda prompt: "ok")
+    given = {"engine": engine, "ledger": sqlite_url, "sandbox": tmp_path / "box"}
+    done = asyncio.run(Agent("texts", plan).run("go", policy=POLICY, **given))
+    assert (done.status, done.answer) == ("done", "fine")
+    failed = {t.operation: t.reason or "" for t in done.thoughts if t.status is Status.FAILED}
+    assert set(failed) == {"own", "raises", "do"}
+    assert "67,108,865 characters cannot be recorded" in failed["own"]
+    assert "67,108,865 characters cannot be recorded" in failed["do"]
+    assert len(failed["raises"]) > 1_000_000
     read_back(sqlite_url, tmp_path, done.run_id)
 
 

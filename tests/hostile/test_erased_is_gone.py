@@ -262,9 +262,18 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
             log = await ledger.reopen(done.run_id)
             log._closed = None
             body = {
-                "parents": [], "operation": "old", "kind": "operation", "depth": 1, "index": 9,
-                "status": "failed", "scope": "thought", "score": None, "tokens": 0,
-                "acted": None, "reason": f"cannot read {SECRET}", "judgement": None,
+                "parents": [],
+                "operation": "old",
+                "kind": "operation",
+                "depth": 1,
+                "index": 9,
+                "status": "failed",
+                "scope": "thought",
+                "score": None,
+                "tokens": 0,
+                "acted": None,
+                "reason": f"cannot read {SECRET}",
+                "judgement": None,
             }
             blobs = log._seal({"text": "old"})
             await log._append(EventKind.PLACED, body, thought="0ld", attempt=0, blobs=blobs)
