@@ -22,6 +22,7 @@ MAY_IMPORT = {
         "models",
         "runtime/engines",
         "runtime/posterior",
+        "runtime/screen",
     },
     "runtime": {"gates", "agents", "models", "runtime", "migrations"},
     "runtime/cli": {"gates", "agents", "models", "runtime", "migrations", "pretraining"},

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.progress import track
 
@@ -26,7 +25,9 @@ from ..ledger.ledger import Ledger
 from ..ledger.reading.audit import AuditLog
 from ..resuming import ResumeError, RunOverError
 from ..run import RunResult
+from ..screen import Console
 from ..settings import Settings
+from .terminal import Fact, one_line
 from .tree import render_tree, shortened
 
 __all__ = ["outcome", "run"]
@@ -191,7 +192,7 @@ def _resume(given: _Resumed) -> None:
     try:
         _wait_for(run_them.again(found.run, given.task))
     except RunOverError as over:  # nothing failed: whoever resumes what is done finds it done
-        print(json.dumps(found.as_json()) if given.json else over)
+        print(json.dumps(found.as_json()) if given.json else one_line(over))
         raise typer.Exit(found.status != RunStatus.DONE) from None
 
 
@@ -330,24 +331,24 @@ def outcome(result: RunResult) -> dict[str, Any]:
 
 
 def _print_result(result: RunResult) -> None:
-    console = Console(highlight=False)
+    console = Console()
     title = f"{result.agent} under policy {result.policy}"
     console.print(render_tree(_in_order(result.thoughts), title))
     console.print()
     if result.answer is not None:
-        console.print("[bold]result[/]  ", end="")
-        console.print(result.answer, markup=False, soft_wrap=True)
-    console.print(
-        f"[bold]run[/]     {result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
+        console.print(Fact("result", result.answer))
+    said = (
+        f"{result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
         f"{len(result.pruned)} pruned, {result.tokens} tokens, {result.seconds:.1f} s"
     )
+    console.print(Fact("run   ", said))
     if result.reason is not None:
-        console.print("[bold]reason[/]  ", end="")
-        console.print(result.reason, markup=False, soft_wrap=True)  # it may quote the task
+        console.print(Fact("reason", result.reason))
     if result.waiting:
-        console.print("[dim]decide? secateur audit waiting[/]")
+        console.print(Fact("decide?", "secateur audit waiting", style="dim"))
     if result.pruned:
-        console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
+        told = f"secateur audit why {result.pruned[0].id[:8]}"
+        console.print(Fact("why?   ", told, style="dim"))
 
 
 def _print_line(result: RunResult | _Refused) -> None:
