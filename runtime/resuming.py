@@ -2,15 +2,27 @@
 
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
+from ..agents.budget import Budget
 from ..agents.spec import AgentSpec
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
 from .fingerprint import changed, fingerprint
 from .history import History, read_history
+from .ledger import connect
+from .ledger.errors import LedgerError
 from .ledger.events import RunStatus
 from .ledger.ledger import Ledger
 
-__all__ = ["ResumeError", "RunOverError", "check_resumable", "lay_out_again", "read_run"]
+__all__ = [
+    "ResumeError",
+    "RunOverError",
+    "check_resumable",
+    "lay_out_again",
+    "read_run",
+    "resumable",
+]
 
 
 class ResumeError(SecateurError):
@@ -35,7 +47,7 @@ def check_resumable(
     when the run's record is opened again.
     """
     run, began = history.run, history.started
-    _check_end(history, agent)
+    _check_end(history, agent.budget)
     if agent.name != began["agent"]:
         raise ResumeError(
             f"run {run} is one of agent {began['agent']!r}, not of {agent.name!r}: resume it with "
@@ -61,7 +73,26 @@ def check_resumable(
         )
 
 
-def _check_end(history: History, agent: AgentSpec) -> None:
+def resumable(db: str, run: str) -> History:
+    """The history of a run that can go on with some agent, checked against its hashes before
+    anything that it names is used.
+
+    Raises :class:`ResumeError` and :class:`LedgerError`.
+    """
+    engine = connect.open_existing(db)
+    try:
+        with engine.connect() as connection:
+            history = read_history(connection, run)
+    except DBAPIError as error:
+        raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
+    finally:
+        engine.dispose()
+    _check_end(history, None)
+    return history
+
+
+def _check_end(history: History, budget: Budget | None) -> None:
+    """The budget is that of the agent which is to go on; None where it is not known yet."""
     run = history.run
     if history.open:
         return
@@ -76,14 +107,14 @@ def _check_end(history: History, agent: AgentSpec) -> None:
                 f"run {run} waits for a person to decide on {names}: `secateur audit decide "
                 f"{history.waiting[0]} --approve --by NAME --reason TEXT`, or --refuse"
             )
-        case RunStatus.EXHAUSTED:
+        case RunStatus.EXHAUSTED if budget is not None:
             before = history.started["options"].get("budget", {})
-            if all(getattr(agent.budget, name) == before[name] for name in before):
+            if all(getattr(budget, name) == before[name] for name in before):
                 raise ResumeError(
                     f"run {run} spent its budget: {history.result}; give a larger one, such as "
                     "--max-tokens"
                 )
-        case RunStatus.FAILED | RunStatus.CANCELLED | None:
+        case RunStatus.FAILED | RunStatus.CANCELLED | RunStatus.EXHAUSTED | None:
             return
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ....gates.visible import visible
 from .. import tables
 from ..chain import from_text
 from . import fetch
@@ -117,4 +118,5 @@ def _plain(value: Any) -> Any:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    # Escaped as JSON has it: no reader splits the line, and no screen heeds it.
+    return visible(json.dumps(record, ensure_ascii=False, allow_nan=False)) + "\n"
