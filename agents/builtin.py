@@ -10,9 +10,10 @@ from ..gates.errors import SecateurError
 from .desk.agent import opsdesk
 from .intersect import intersect
 from .sort import sort
+from .source import read_source
 from .spec import AgentSpec
 
-__all__ = ["BUILTIN", "AgentError", "load_agent"]
+__all__ = ["BUILTIN", "AgentError", "file_of", "load_agent"]
 
 BUILTIN: dict[str, AgentSpec] = {agent.name: agent for agent in (opsdesk, sort, intersect)}
 """The ready-made agents."""
@@ -29,9 +30,7 @@ def load_agent(name: str) -> AgentSpec:
     """
     if name in BUILTIN:
         return BUILTIN[name]
-    path, colon, attribute = name.rpartition(":")
-    if not colon:
-        path, attribute = name, ""
+    path, attribute = _parted(name)
     if not path.endswith(".py"):
         raise AgentError(
             f"there is no agent {name!r}; built in are {', '.join(BUILTIN)}, your own is "
@@ -53,8 +52,20 @@ def load_agent(name: str) -> AgentSpec:
     raise AgentError(f"{path}: {attribute!r} is no agent, it is {found!r:.60}; {remedy}")
 
 
+def file_of(name: str) -> Path | None:
+    """The file of an agent that is named by one, whether it is there or not."""
+    path, _ = _parted(name)
+    return Path(path) if name not in BUILTIN and path.endswith(".py") else None
+
+
+def _parted(name: str) -> tuple[str, str]:
+    path, colon, attribute = name.rpartition(":")
+    return (path, attribute) if colon else (name, "")
+
+
 def _import(file: Path) -> ModuleType:
-    """Run a user's file as Python runs a script: its own folder is searched for imports first."""
+    """Run a user's file as Python runs a script: its own folder is searched for imports first, then
+    and later, when its functions import."""
     name = f"secateur_agent_{file.stem}"
     spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -64,12 +75,12 @@ def _import(file: Path) -> ModuleType:
     sys.modules[name] = module
     sys.path.insert(0, folder)
     try:
-        spec.loader.exec_module(module)
+        code = compile(read_source(file), str(file.absolute()), "exec", dont_inherit=True)
+        exec(code, vars(module))
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise AgentError(_blame(file, error)) from error
-    finally:
         sys.path.remove(folder)
+        raise AgentError(_blame(file, error)) from error
     return module
 
 

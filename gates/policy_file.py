@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .encoding import decoded
 from .errors import PolicyError
 from .policy import Policy
 from .vocabulary import Vocabulary
@@ -22,7 +23,7 @@ def load_policy(path: str | Path, vocabulary: Vocabulary | None = None) -> Polic
         found = files(f"{__package__}.policies") / f"{path}.yaml"
         return parse_policy(found.read_text("utf-8"), f"{path}.yaml", vocabulary)
     try:
-        text = Path(path).read_text("utf-8")
+        text = decoded(Path(path).read_bytes())
     except FileNotFoundError:
         raise PolicyError(
             f"{path}: no such policy file; give a YAML file, or a shipped policy by name: "

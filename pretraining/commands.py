@@ -14,7 +14,6 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +25,7 @@ from rich.progress import (
 )
 
 from ..gates.vocabulary import Scheme
+from ..runtime.screen import Console
 from .corpus import Objective
 from .errors import PretrainingError
 from .taggers import commands as tagging
@@ -148,7 +148,7 @@ def train(
         chosen = TrainConfig.model_validate({**chosen.model_dump(), **update})
         made = run(chosen, out, resume)
     if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun, one reports
-        Console(stderr=True).print(f"model written to {made}", highlight=False)
+        Console(stderr=True).print(f"model written to {made}")
 
 
 @app.command("eval")
@@ -183,7 +183,7 @@ def evaluate(
     from .report import markdown
 
     transformers_logging.disable_progress_bar()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("loading", total=None)
@@ -194,7 +194,7 @@ def evaluate(
         facts = measuring.evaluate(model, measuring.Measurement(n, runs, seed), twin, tell)
     if save is not None:
         measuring.save(facts, save)
-    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+    print(json.dumps(facts) if as_json else markdown(facts))
 
 
 @app.command()
@@ -242,7 +242,7 @@ def retag(
     from .comparison import markdown
 
     transformers_logging.disable_progress_bar()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         with _readable(corpus[0]):
@@ -252,7 +252,7 @@ def retag(
             model, source, retag_corpus.Retagging(at, listed, oracle, relabel, policy),
             lambda passed: progress.advance(bar, passed),
         )  # fmt: skip
-    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+    print(json.dumps(facts) if as_json else markdown(facts))
 
 
 @app.command()
@@ -309,7 +309,7 @@ def lab(
             folders += prepare(named, runs, relabel, Console(stderr=True).print)
     if not folders:
         raise PretrainingError("no model is named; give folders of training runs, or --configs")
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
                TimeElapsedColumn())  # fmt: skip
     points = find_points(folders)
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -320,7 +320,7 @@ def lab(
 
         trial = Trial(n=n, calibration=calibration, alpha=alpha, seed=seed)
         facts = measure(points, trial, tell)
-    typer.echo(json.dumps(facts) if as_json else markdown(facts))
+    print(json.dumps(facts) if as_json else markdown(facts))
     if save is not None:
         write(facts, save)
 

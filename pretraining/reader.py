@@ -7,6 +7,7 @@ by one, a Parquet file in batches of its row groups.
 
 import glob
 import gzip
+import io
 import itertools
 import json
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ..gates.encoding import marked
 from .document import Document
 from .errors import CorpusError
 
@@ -134,6 +136,10 @@ def _of_file(path: Path, skip: int) -> Iterator[tuple[int, _Raw | None]]:
 def _of_lines(path: Path, skip: int) -> Iterator[tuple[int, _Raw | None]]:
     passed = 0
     with gzip.open(path) if format_of(path) == "jsonl.gz" else path.open("rb") as lines:
+        mark = marked(lines.peek(4)[:4])
+        if mark is not None:  # JSON is read as UTF-8
+            text = io.TextIOWrapper(lines, mark, newline="\n")
+            lines = (line.encode() for line in text)
         for number, line in enumerate(lines, 1):
             if line.isspace():
                 continue

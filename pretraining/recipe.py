@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..gates.encoding import decoded
 from ..gates.vocabulary import Vocabulary
 from .corpus import CorpusConfig
 from .errors import TrainingError
@@ -94,7 +95,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Any:
         raise FileNotFoundError(f"{path}: no training configuration there; name a YAML file")
     if path.resolve() in above:
         raise TrainingError(f"{path}: is its own base, through others or by itself; correct 'base'")
-    said = yaml.safe_load(path.read_text())
+    said = yaml.safe_load(decoded(path.read_bytes()))
     if not isinstance(said, dict) or "base" not in said:
         return said
     base = said.pop("base")

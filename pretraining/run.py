@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
+from ..runtime.screen import Console
 from .errors import TrainingError
 from .optimizers import factor, optimizers, set_rate
 from .pools import stream
@@ -70,8 +70,9 @@ class Run:
         with (
             (log_path if first else Path(os.devnull)).open("a", buffering=1) as log,
             Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/"
-                "{task.total} steps, loss {task.fields[loss]:.4f}"), TimeRemainingColumn(),
+                TextColumn("{task.description}", markup=False), BarColumn(),
+                TextColumn("{task.completed}/{task.total} steps, loss {task.fields[loss]:.4f}"),
+                TimeRemainingColumn(),
                 refresh_per_second=1, disable=not first, console=Console(stderr=True),
             ) as progress,
         ):  # fmt: skip

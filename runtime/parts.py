@@ -72,7 +72,7 @@ class Parts:
         if self.engine is not None and not isinstance(self.engine, str):
             return self.engine
         settings = Settings()
-        name = self.engine or settings.engine
+        name = settings.server(self.engine)
         if self.kept is not None:
             if name not in self.kept:
                 self.kept[name] = open_engine(name, settings.model)

@@ -4,6 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from stat import S_IMODE
 
+from sqlalchemy.exc import DBAPIError
+
+from ..agents.budget import Budget
 from ..agents.spec import AgentSpec
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
@@ -11,6 +14,8 @@ from .engines.protocol import EngineInfo
 from .engines.weights import SAME_NATS, apart
 from .fingerprint import changed, fingerprint
 from .history import History, read_history
+from .ledger import connect
+from .ledger.errors import LedgerError
 from .ledger.events import RunStatus
 from .ledger.ledger import Ledger
 
@@ -21,6 +26,7 @@ __all__ = [
     "check_resumable",
     "lay_out_again",
     "read_run",
+    "resumable",
 ]
 
 
@@ -46,7 +52,7 @@ def check_resumable(
     when the run's record is opened again.
     """
     run, began = history.run, history.started
-    _check_end(history, agent)
+    _check_end(history, agent.budget)
     if agent.name != began["agent"]:
         raise ResumeError(
             f"run {run} is one of agent {began['agent']!r}, not of {agent.name!r}: resume it with "
@@ -92,7 +98,26 @@ def as_it_began(history: History, info: EngineInfo) -> EngineInfo:
     return info
 
 
-def _check_end(history: History, agent: AgentSpec) -> None:
+def resumable(db: str, run: str) -> History:
+    """The history of a run that can go on with some agent, checked against its hashes before
+    anything that it names is used.
+
+    Raises :class:`ResumeError` and :class:`LedgerError`.
+    """
+    engine = connect.open_existing(db)
+    try:
+        with engine.connect() as connection:
+            history = read_history(connection, run)
+    except DBAPIError as error:
+        raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
+    finally:
+        engine.dispose()
+    _check_end(history, None)
+    return history
+
+
+def _check_end(history: History, budget: Budget | None) -> None:
+    """The budget is that of the agent which is to go on; None where it is not known yet."""
     run = history.run
     if history.open:
         return
@@ -107,14 +132,14 @@ def _check_end(history: History, agent: AgentSpec) -> None:
                 f"run {run} waits for a person to decide on {names}: `secateur audit decide "
                 f"{history.waiting[0]} --approve --by NAME --reason TEXT`, or --refuse"
             )
-        case RunStatus.EXHAUSTED:
+        case RunStatus.EXHAUSTED if budget is not None:
             before = history.started["options"].get("budget", {})
-            if all(getattr(agent.budget, name) == before[name] for name in before):
+            if all(getattr(budget, name) == before[name] for name in before):
                 raise ResumeError(
                     f"run {run} spent its budget: {history.result}; give a larger one, such as "
                     "--max-tokens"
                 )
-        case RunStatus.FAILED | RunStatus.CANCELLED | None:
+        case RunStatus.FAILED | RunStatus.CANCELLED | RunStatus.EXHAUSTED | None:
             return
 
 

@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "runtime/engines",
         "runtime/posterior",
         "runtime/redaction",
+        "runtime/screen",
     },
     "runtime": {"gates", "agents", "models", "runtime", "migrations"},
     "runtime/cli": {"gates", "agents", "models", "runtime", "migrations", "pretraining"},

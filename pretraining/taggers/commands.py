@@ -1,13 +1,11 @@
 """``secateur pretrain tag`` and ``learn-tagger``: a corpus gets its labels."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,12 +15,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ...runtime.screen import Console
 from ..errors import PretrainingError
 from .units import Unit
 
 __all__ = ["learn_tagger", "tag"]
-
-_WIDE = 200
 
 
 def tag(
@@ -66,16 +63,16 @@ def tag(
         names = list(chosen.taggers) if use is None else [use]
         found = {name: compare(chosen.build(name), documents, chosen.given) for name in names}
         if as_json:
-            typer.echo(json.dumps({name: one.to_json() for name, one in found.items()}))
+            print(json.dumps({name: one.to_json() for name, one in found.items()}))
         else:
-            _wide().print(tables.compared(found))
+            Console().print(tables.compared(found))
         return
     if out is None:
         raise PretrainingError("the tagged corpus needs a place; name one with --out FILE")
     if ray and out.suffix:
         raise PretrainingError(f"{out}: --ray writes a folder of parts; name a folder with --out")
     tagger = chosen.build(use)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn(), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("tagging", total=sum(map(count_records, find_files(corpus))))
@@ -89,14 +86,13 @@ def tag(
             result = tag_parts(tagger, corpus, out, chosen.given, batch, tell, cluster=ray)
     tally = result.tally
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **tally.to_json()}))
+        print(json.dumps({"out": str(out), **tally.to_json()}))
     else:
         console = Console()
         console.print(tables.spans(tally))
         if tally.labelled:
             console.print(tables.disagreements(tally))
-        console.print(f"{tally.tagged} of {tally.documents} documents bear tags; {out}",
-                      highlight=False)  # fmt: skip
+        console.print(f"{tally.tagged} of {tally.documents} documents bear tags; {out}")
     if result.untagged is not None:
         reason, count = tally.failures.most_common(1)[0]
         raise PretrainingError(
@@ -153,12 +149,7 @@ def learn_tagger(
         status.update("learning")
         learn(documents, config, at).save(out)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), **found.to_json()}))
+        print(json.dumps({"out": str(out), **found.to_json()}))
     else:
-        _wide().print(tables.validated(found))
-        typer.echo(f"learnt from {len(documents)} documents; {out}")
-
-
-def _wide() -> Console:
-    """A terminal's width, or room for every column where the output goes elsewhere."""
-    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+        Console().print(tables.validated(found))
+        print(f"learnt from {len(documents)} documents; {out}")

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic import ValidationInfo as Info
 
+from ...gates.encoding import decoded
 from .cascade import CascadeTagger, CombinedTagger, How
 from .classifier import ClassifierTagger
 from .judge import JudgeTagger
@@ -89,7 +90,7 @@ class TaggersFile(_Settings):
     def load(cls, path: Path) -> "TaggersFile":
         """Read a file; paths in it count from its folder. Raises :class:`TaggerError`."""
         try:
-            data = yaml.safe_load(path.read_text("utf-8"))
+            data = yaml.safe_load(decoded(path.read_bytes()))
             return cls.model_validate(data, context={"base": path.parent})
         except OSError as error:
             raise TaggerError(f"{path}: {error.strerror}; name a taggers file (YAML)") from None

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
+from ...gates.encoding import decoded
 from .mention import Mention, compiled
 from .places import near
 from .scale import Scale
@@ -108,7 +109,7 @@ def read_words(path: Path) -> dict[str, float]:
     Raises OSError or ValueError.
     """
     words: dict[str, float] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(decoded(path.read_bytes()).split("\n"), 1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue

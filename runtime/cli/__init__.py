@@ -1,75 +1,50 @@
-"""The command line: one module for each group of commands."""
+"""The command line: one module for each group of commands, which :mod:`.commands` puts together."""
 
 import sys
 import traceback
 from types import TracebackType
+from typing import Any
 
-import typer
-from typer.exceptions import TyperException
-
-from ...gates.errors import SecateurError
-from ...pretraining.commands import app as pretrain_app
-from ..logs import show_logs
-from ..redaction import redacted
-from . import audit, db, decide, engine, integrity, judging, models, pictures, policy, run, taking
+from .interrupts import ending_at_once
 
 __all__ = ["app", "main"]
 
-app = typer.Typer(
-    name="secateur",
-    help="Agents that think in graphs; branches whose behaviour tags cross the line are cut.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("run")(run.run)
-app.command("models")(models.models)
-audit.app.add_typer(integrity.app)
-audit.app.add_typer(pictures.app)
-audit.app.add_typer(judging.app)
-audit.app.add_typer(taking.app)
-audit.app.add_typer(decide.app)
-app.add_typer(audit.app, name="audit")
-app.add_typer(policy.app, name="policy")
-app.add_typer(pretrain_app, name="pretrain")
-app.add_typer(engine.app, name="engine")
-app.add_typer(db.app, name="db")
-
-
-@app.callback()
-def _settle(
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every step to stderr."),
-) -> None:
-    show_logs(verbose)
-
 
 def main() -> None:
-    """Run the command line: exit code 0 fine, 1 the thing failed, 2 usage; errors in one line."""
+    """Run the command line: exit code 0 fine, 1 the thing failed, 2 usage; errors in one line.
+
+    130 after Ctrl-C, 141 where nobody reads the output any more.
+    """
+    with ending_at_once():
+        from ..screen import StreamError, StreamGoneError, flush_streams, take_streams
+        from .commands import call
     sys.excepthook = _show_fault
+    take_streams()
     try:
-        code = app(standalone_mode=False)
-    except SecateurError as error:
-        sys.exit(_say(str(error), 1))
-    except typer.Abort as abort:
-        sys.exit(_say(str(abort) or "interrupted", 130))
-    except TyperException as error:  # wrong usage, in Typer's words
-        line = error.format_message()
-        sys.exit(_say(f"{line} (see secateur --help)" if line else "", error.exit_code))
-    if code == 130:  # what Typer makes of Ctrl-C in a command that does not say more itself
-        _say("interrupted", 130)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _say(message: str, code: int) -> int:
-    if message:  # asking for help with no arguments has none
-        print(f"error: {redacted(' '.join(message.split()))}", file=sys.stderr)
-    return code
+        code = call()
+        flush_streams()
+    except StreamGoneError:
+        code = 141
+    except StreamError as error:
+        code = 1
+        print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 def _show_fault(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """A fault of our own with its traceback, which may quote an address."""
+    from ..redaction import redacted
+
     print(
         redacted("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":  # not imported above, so that Ctrl-C is heeded from the first moment
+        from .commands import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.text import Text
 
 from ..ledger.reading.rows import RunRow
+from ..screen import Console
 from .terminal import (
     AfterOption,
     DbOption,
+    Fact,
     JsonOption,
     LimitOption,
     RunArgument,
     SinceOption,
     UntilOption,
-    console,
     open_ledger,
     print_json,
     print_table,
@@ -127,7 +127,7 @@ def show(run: RunArgument, db: DbOption = None, json_: JsonOption = False) -> No
         )
         return
     for name, value in {**_facts(found), "weights": weights}.items():
-        console().print(Text.assemble((f"{name:>10}  ", "bold"), value))
+        Console().print(Fact(name, value, 10))
     _print_events(events)
 
 
@@ -327,7 +327,7 @@ def why(
     if json_:
         print_json(found.as_json())
         return
-    print_why(found, console())
+    print_why(found, Console())
 
 
 def _print_events(events: Any) -> None:

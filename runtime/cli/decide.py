@@ -9,7 +9,16 @@ from ..deciding import decide as decide_on
 from ..ledger.ledger import Ledger
 from ..ledger.waiting import Waiting
 from ..settings import Settings
-from .terminal import DbOption, JsonOption, open_ledger, print_json, print_table, table, when
+from .terminal import (
+    DbOption,
+    JsonOption,
+    one_line,
+    open_ledger,
+    print_json,
+    print_table,
+    table,
+    when,
+)
 from .tree import shortened
 
 __all__ = ["app"]
@@ -98,7 +107,7 @@ def decide(
             }
         )
         return
-    print(f"{found.thought[:8]} {'approved' if yes else 'refused'} by {name}")
+    print(f"{found.thought[:8]} {'approved' if yes else 'refused'} by {one_line(name)}")
     print(f"go on with it: secateur run --resume {found.run}")
 
 

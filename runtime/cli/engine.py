@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from ..engines.launch import plan_launch
 from ..engines.server import VllmServer
+from ..screen import Console, Words
 from ..settings import Settings
+from .terminal import one_line
 
 if TYPE_CHECKING:
     from ..engines.preflight import Report
@@ -99,11 +99,14 @@ def serve(
         return
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started us deaf to Ctrl-C
         signal.signal(number, _interrupt)
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True)
     began = time.monotonic()
 
     def tell(stage: str) -> None:
-        console.print(f"[dim]{time.monotonic() - began:5.0f} s[/]  {stage}", soft_wrap=True)
+        console.print(
+            Words.assemble((f"{time.monotonic() - began:5.0f} s", "dim"), f"  {stage}"),
+            soft_wrap=True,
+        )
 
     try:
         with VllmServer.start(plan, log=log) as server:
@@ -127,19 +130,19 @@ def _interrupt(number: int, frame: Any) -> NoReturn:
 
 
 def _print_report(report: "Report") -> None:
-    console = Console(highlight=False)
+    console = Console()
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in report.checks:
         said = check.detail if check.remedy is None else f"{check.detail}; {check.remedy}"
-        mark = "[green]ok[/]" if check.ok else "[red]fail[/]" if check.required else "[yellow]no[/]"
-        table.add_row(mark, check.name, escape(said))
+        word, colour = (
+            ("ok", "green") if check.ok else ("fail", "red") if check.required else ("no", "yellow")
+        )
+        table.add_row(Words(word, colour), check.name, one_line(said))
     console.print(table)
     failed = sum(not check.ok and check.required for check in report.checks)
-    console.print(
-        f"[bold]{report.url}[/]: fit for the gate"
-        if report.ok
-        else f"[bold]{report.url}[/]: not fit for the gate ({failed} of {len(report.checks)} fail)"
-    )
+    word = "fit" if report.ok else "not fit"
+    count = "" if report.ok else f" ({failed} of {len(report.checks)} fail)"
+    console.print(Words.assemble((one_line(report.url), "bold"), f": {word} for the gate{count}"))

@@ -17,7 +17,9 @@ from ..ledger.errors import LedgerError
 from ..ledger.integrity.checkpoints import Checkpoint, make_checkpoint, read_checkpoint
 from ..ledger.integrity.signing import SigningKey, default_key, public_key
 from ..ledger.reading.audit import AuditLog
+from ..screen import Console
 from ..settings import Settings
+from .terminal import one_line
 
 __all__ = ["app"]
 
@@ -74,7 +76,7 @@ def verify(
         _print_json(answer)
     else:
         for damage in found.damages:
-            print(f"damaged: {damage}")
+            print(f"damaged: {one_line(damage)}")
         if found.ok:
             told = "is as it was" if found.events == 1 else "are as they were"
             events, runs = _some(found.events, "event"), _some(found.runs, "run")
@@ -184,7 +186,7 @@ def erase(
         left = [each for each in found if not each.empty]
         for each in left:
             still = "" if each.finished else "; the run is not finished: if it still goes, it stops"
-            print(f"{each}{still}", file=sys.stderr)
+            print(f"{one_line(each)}{still}", file=sys.stderr)
         if left and not (yes or _agreed()):
             raise LedgerError("nothing was erased (--yes erases without asking)")
         folders = [asyncio.run(erasing.erase(url, e, by=by, reason=reason)) for e in left]
@@ -201,9 +203,10 @@ def erase(
         erased = f"erased {_some(blobs, 'blob')} of {_some(len(left), 'run')}"
         print(erased if left else "nothing is left to erase")
         for folder in filter(None, folders):
-            print(f"but texts may be left: {folder}")
+            print(f"but texts may be left: {one_line(folder)}")
         if swept is not None:
-            print(swept.remark if swept.complete else f"but copies may be left: {swept.remark}")
+            said = one_line(swept.remark)
+            print(said if swept.complete else f"but copies may be left: {said}")
     if any(folders) or (swept is not None and not swept.complete):
         raise typer.Exit(1)
 
@@ -279,7 +282,6 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
     if not sys.stderr.isatty():
         yield lambda done, events: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (

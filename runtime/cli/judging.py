@@ -5,20 +5,19 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.text import Text
 
 from ...gates.policy import Policy
 from ...gates.verdict import Verdict
 from ..ledger.reading.diff import Diff, Differing
 from ..ledger.reading.replay import Replay
 from ..ledger.reading.rows import ThoughtRow
+from ..screen import Console, Words
 from .terminal import (
     DbOption,
     JsonOption,
     RunArgument,
-    console,
+    one_line,
     open_ledger,
     print_json,
     print_table,
@@ -60,7 +59,7 @@ def replay(
             found = [audit.replay(run, by)]
         else:
             found = list(_watched(audit.replays(by, processes), len(audit.run_ids())))
-    print(_summary(found), file=sys.stderr if json_ else sys.stdout)
+    print(one_line(_summary(found)), file=sys.stderr if json_ else sys.stdout)
     flips = [flip for each in found for flip in each]
     if json_:
         print_json([flip.as_json() for flip in flips])
@@ -95,19 +94,22 @@ def diff(
     if json_:
         print_json(found.as_json())
         return
-    out = console()
-    out.print(Text.assemble(("left   ", "bold red"), f"{found.left.run}: {found.left.agent}"))
-    out.print(Text.assemble(("right  ", "bold green"), f"{found.right.run}: {found.right.agent}"))
+    out = Console()
+    for side, run, style in (
+        ("left", found.left, "bold red"),
+        ("right", found.right, "bold green"),
+    ):
+        out.print(Words.assemble((f"{side:<7}", style), f"{run.run}: {one_line(run.agent)}"))
     for name, (one, two) in found.runs.items():
-        out.print(Text.assemble((f"{name}: ", "bold"), f"{_short(one)} -> {_short(two)}"))
+        out.print(Words.assemble((f"{name}: ", "bold"), f"{_short(one)} -> {_short(two)}"))
     for line in found.policies:
-        out.print(Text(f"policy {line}", "red" if line.startswith("-") else "green"))
-    out.print(Text(_tally(found), "bold"))
+        out.print(Words(f"policy {line}", "red" if line.startswith("-") else "green"))
+    out.print(Words(_tally(found), "bold"))
     for each in found.differing:
-        out.print(Text(each.place, "bold"))
+        out.print(Words(one_line(each.place), "bold"))
         for side, row, style in (("left ", each.left, "red"), ("right", each.right, "green")):
             said = "not there" if row is None else _thought(row, each)
-            out.print(Text.assemble((f"  {side}  ", style), said))
+            out.print(Words.assemble((f"  {side}  ", style), said))
 
 
 def _watched(replays: Iterator[Replay], runs: int) -> Iterator[Replay]:

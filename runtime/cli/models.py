@@ -4,12 +4,12 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ...gates.vocabulary import Vocabulary
 from ...models.presets import Preset, presets
 from ..engines.checkpoint import shipped_models
+from ..screen import Console, Words
+from .terminal import Fact, one_line
 
 __all__ = ["models"]
 
@@ -34,13 +34,13 @@ def models(
     if json_:
         print(json.dumps(found))
         return
-    console = Console(highlight=False)
+    console = Console()
     for model in found:
-        console.print(f"[bold]{escape(str(model['name']))}[/]  {model['kind']}", soft_wrap=True)
+        console.print(Words.assemble((one_line(model["name"]), "bold"), f"  {model['kind']}"))
         for label in ("hub", "about", "tags", "reading", "licence", "paper", "unverified", "here"):
             said = _said(model, label)
             if said:
-                console.print(f"  [dim]{label:10}[/]  {escape(said)}", soft_wrap=True)
+                console.print(Fact(f"  {label:10}", said))
 
 
 def _described(preset: Preset) -> dict[str, object]:

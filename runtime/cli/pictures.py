@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from ..ledger import connect
 from ..ledger.errors import LedgerError
@@ -19,6 +17,7 @@ from ..pictures.kin import kin_of
 from ..pictures.mermaid import MOST_EDGES, mermaid
 from ..pictures.svg import svg as draw_svg
 from ..private import written
+from ..screen import Console, Words
 from ..settings import Settings
 from .tree import TreeView
 
@@ -27,7 +26,6 @@ __all__ = ["app"]
 app = typer.Typer()
 """Commands that stand under ``secateur audit``."""
 
-_UNLIMITED = 10_000
 _TEXT = 60
 """Characters of each thought's text on the terminal."""
 
@@ -89,12 +87,11 @@ def tree(
     if json_:
         print(json.dumps(_as_json(thoughts), indent=2, ensure_ascii=False))
         return
-    width = None if sys.stdout.isatty() else _UNLIMITED
-    console = Console(width=width, markup=False, highlight=False)
+    console = Console()
     console.print(TreeView(drawn, _TEXT))
     if drawn.folded:
         said = f"{drawn.folded} of {len(thoughts)} thoughts are folded (▸): --all opens every fold"
-        console.print(Text(f"{said}, --unfold THOUGHT one", style="dim"))
+        console.print(Words(f"{said}, --unfold THOUGHT one", style="dim"))
 
 
 def _thought(thoughts: Sequence[ThoughtRow], start: str) -> str:

@@ -4,12 +4,12 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from ...gates.policy import Policy
 from ..engines.checkpoint import find_model, read_vocabulary
+from ..screen import Console, Words
 from ..settings import Settings
+from .terminal import Fact, Rows, one_line
 
 __all__ = ["app"]
 
@@ -34,7 +34,9 @@ def check(file: PolicyArgument, model: ModelOption = None, json_: JsonOption = F
     if json_:
         print(json.dumps({"ok": True, "name": policy.name, "digest": policy.digest}))
     else:
-        print(f"{policy.name}: fine. {len(policy.rules)} rules, digest {policy.digest[:16]}")
+        print(
+            f"{one_line(policy.name)}: fine. {len(policy.rules)} rules, digest {policy.digest[:16]}"
+        )
 
 
 @app.command()
@@ -67,14 +69,14 @@ def show(
             )
         )
         return
-    console = Console(highlight=False)
-    console.print(f"[bold]{policy.name}[/bold]  {policy.digest[:16]}")
+    console = Console()
+    console.print(Words.assemble((one_line(policy.name), "bold"), f"  {policy.digest[:16]}"))
     if policy.description:
-        console.print(policy.description)
-    tags = Table("tag", "control", "locked", box=None, pad_edge=False)
+        console.print(Fact("", policy.description))
+    tags = Rows("tag", "control", "locked", box=None, pad_edge=False)
     for tag, control in controls.items():
         tags.add_row(tag, str(control), "locked" if tag in policy.locked else "")
-    table = Table("tag", "reading", "at", "action", "scope", box=None, pad_edge=False)
+    table = Rows("tag", "reading", "at", "action", "scope", box=None, pad_edge=False)
     for rule in rules:
         action = f"{rule.action} x{rule.retries}" if rule.retries else str(rule.action)
         table.add_row(rule.tag, rule.reading, f"{rule.at:g}", action, rule.scope)

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import shlex
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.live import Live
 from rich.progress import track
 
-from ...agents.builtin import load_agent
+from ...agents.builtin import file_of, load_agent
+from ...agents.source import code_of
 from ...agents.thought import Thought
+from ...gates.encoding import decoded
 from ...gates.errors import SecateurError
 from ...gates.policy import Policy
 from ..agent import Agent
@@ -24,9 +27,12 @@ from ..ledger.errors import LedgerError
 from ..ledger.events import RunStatus
 from ..ledger.ledger import Ledger
 from ..ledger.reading.audit import AuditLog
-from ..resuming import ResumeError, RunOverError
+from ..resuming import ResumeError, RunOverError, resumable
 from ..run import RunResult
+from ..screen import Console
 from ..settings import Settings
+from .interrupts import ending_at_once
+from .terminal import Fact, one_line
 from .tree import render_tree, shortened
 
 __all__ = ["outcome", "run"]
@@ -110,15 +116,18 @@ def run(
         raise typer.BadParameter("give either a TASK or --tasks FILE.jsonl")
     if tasks is not None and sandbox is not None:
         raise typer.BadParameter("--sandbox is for one task; tasks of a file get a folder each")
+    code = _code(agent)
     runnable = _load(agent, max_tokens)
     wanted = [_Task(task, seed)] if task is not None else _read_tasks(tasks or Path(), seed)
     settings = Settings()
     origin = {
         "agent": _agent_anywhere(agent),
-        "engine": engine or settings.engine,
+        "engine": settings.server(engine),
         "model": _model_anywhere(model or settings.model),
     }
-    live = open_engine(origin["engine"], model or settings.model)
+    if code is not None:
+        origin["code"] = code
+    live = _open(origin["engine"], model or settings.model)
     chosen = policy or settings.policy or runnable.policy
     if not isinstance(chosen, Policy):
         chosen = Policy.load(chosen, live.info.vocabulary.vocabulary)
@@ -141,6 +150,60 @@ def _load(agent: str, max_tokens: int | None) -> Agent:
     if max_tokens is None:
         return runnable
     return Agent.of(replace(runnable, budget=replace(runnable.budget, tokens=max_tokens)))
+
+
+def _open(engine: str, model: str) -> Engine:
+    with ending_at_once():  # torch takes seconds to import
+        return open_engine(engine, model)
+
+
+def _code(agent: str) -> dict[str, str] | None:
+    """What an agent's file is made of; None for one without a file, or whose file is not there."""
+    file = file_of(agent)
+    return code_of(file.absolute()) if file is not None and file.is_file() else None
+
+
+def _recorded_agent(run: str, origin: Mapping[str, Any]) -> str:
+    """The agent that the ledger names. A file is imported only where it is, byte for byte, the one
+    that the run began with; whoever can write to the ledger could name another one.
+
+    Raises :class:`ResumeError`.
+    """
+    agent = origin.get("agent")
+    if agent is None:
+        raise ResumeError(
+            f"run {run} was started from Python: name its agent (`secateur run FILE.py:NAME "
+            f"--resume {run}`), or resume it there"
+        )
+    file, code = file_of(agent), _code(agent)
+    if file is None:
+        return agent
+    remedy = (
+        "look at it, and if you trust it name it: "
+        f"`secateur run {shlex.quote(agent)} --resume {shlex.quote(run)}`"
+    )
+    if code is None:
+        raise ResumeError(
+            f"run {run} began with {agent}, which is not there: name its agent where it is now "
+            f"(`secateur run FILE.py:NAME --resume {run}`)"
+        )
+    recorded = origin.get("code")
+    if not isinstance(recorded, Mapping):
+        raise ResumeError(
+            f"run {run} began with {agent}, and the ledger does not say what was in it: {remedy}"
+        )
+    if code != recorded:
+        names = code.keys() | recorded.keys()
+        other = sorted(name for name in names if code.get(name) != recorded.get(name))
+        raise ResumeError(
+            f"run {run} began with {agent}, and {', '.join(other)} changed since: {remedy}"
+        )
+    beside = f" and {len(code) - 1} beside it" if len(code) > 1 else ""
+    print(
+        f"importing {file}{beside}, as when the run began (sha256 {code[file.name][:16]})",
+        file=sys.stderr,
+    )
+    return agent
 
 
 def _agent_anywhere(name: str) -> str:
@@ -176,22 +239,16 @@ def _resume(given: _Resumed) -> None:
     db = given.db or settings.db
     with AuditLog(db) as audit:
         found = audit.run(given.run)
-        began = next(iter(audit.events(found.run))).body
-    origin = began["options"].get("origin", {})
-    agent = given.agent or origin.get("agent")
-    if agent is None:
-        raise ResumeError(
-            f"run {found.run} was started from Python: name its agent (`secateur run FILE.py:NAME "
-            f"--resume {found.run}`), or resume it there"
-        )
-    runnable = _load(agent, given.max_tokens)
-    engine = given.engine or origin.get("engine") or settings.engine
-    live = open_engine(engine, given.model or origin.get("model") or settings.model)
-    run_them = _Runs(runnable, given.policy, live, db, given.sandbox, given.json, {})
     try:
+        origin = resumable(db, found.run).started["options"].get("origin", {})
+        agent = given.agent or _recorded_agent(found.run, origin)
+        runnable = _load(agent, given.max_tokens)
+        engine = settings.server(given.engine, origin.get("engine"))
+        live = _open(engine, given.model or origin.get("model") or settings.model)
+        run_them = _Runs(runnable, given.policy, live, db, given.sandbox, given.json, {})
         _wait_for(run_them.again(found.run, given.task))
     except RunOverError as over:  # nothing failed: whoever resumes what is done finds it done
-        print(json.dumps(found.as_json()) if given.json else over)
+        print(json.dumps(found.as_json()) if given.json else one_line(over))
         raise typer.Exit(found.status != RunStatus.DONE) from None
 
 
@@ -209,7 +266,7 @@ class _Runs:
     db: str
     sandbox: Path | None
     json: bool
-    origin: Mapping[str, str]
+    origin: Mapping[str, Any]
 
     async def one(self, task: _Task) -> bool:
         """Run one task with a live picture; whether it failed."""
@@ -330,24 +387,24 @@ def outcome(result: RunResult) -> dict[str, Any]:
 
 
 def _print_result(result: RunResult) -> None:
-    console = Console(highlight=False)
+    console = Console()
     title = f"{result.agent} under policy {result.policy}"
     console.print(render_tree(_in_order(result.thoughts), title))
     console.print()
     if result.answer is not None:
-        console.print("[bold]result[/]  ", end="")
-        console.print(result.answer, markup=False, soft_wrap=True)
-    console.print(
-        f"[bold]run[/]     {result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
+        console.print(Fact("result", result.answer))
+    said = (
+        f"{result.run_id}: {result.status}, {len(result.thoughts)} thoughts, "
         f"{len(result.pruned)} pruned, {result.tokens} tokens, {result.seconds:.1f} s"
     )
+    console.print(Fact("run   ", said))
     if result.reason is not None:
-        console.print("[bold]reason[/]  ", end="")
-        console.print(result.reason, markup=False, soft_wrap=True)  # it may quote the task
+        console.print(Fact("reason", result.reason))
     if result.waiting:
-        console.print("[dim]decide? secateur audit waiting[/]")
+        console.print(Fact("decide?", "secateur audit waiting", style="dim"))
     if result.pruned:
-        console.print(f"[dim]why?    secateur audit why {result.pruned[0].id[:8]}[/]")
+        told = f"secateur audit why {result.pruned[0].id[:8]}"
+        console.print(Fact("why?   ", told, style="dim"))
 
 
 def _print_line(result: RunResult | _Refused) -> None:
@@ -371,7 +428,9 @@ def _quiet(thought: Thought) -> None:
 def _read_tasks(path: Path, seed: int) -> list[_Task]:
     """The tasks of a JSONL file. Raises :class:`TasksError` with file and line."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = decoded(path.read_bytes()).split(
+            "\n"
+        )  # a text may hold what others call a line's end
     except OSError as error:
         raise TasksError(f"{path}: {error.strerror}; give a JSONL file of tasks") from None
     except UnicodeDecodeError:

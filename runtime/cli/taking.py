@@ -18,6 +18,9 @@ app = typer.Typer()
 """Commands that stand under ``secateur audit``."""
 
 
+_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+
+
 class Format(StrEnum):
     """How an export is written."""
 
@@ -50,12 +53,12 @@ def sql(
         print_json(found.as_json())
     elif csv_:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(found.columns)
-        writer.writerows(found.plain())
+        writer.writerow(map(_cell, found.columns))
+        writer.writerows(map(_cell, row) for row in found.plain())
     else:
         shown = table(*found.columns)
         for row in found.plain():
-            shown.add_row(*("" if cell is None else " ".join(str(cell).split()) for cell in row))
+            shown.add_row(*("" if cell is None else str(cell) for cell in row))
         print_table(shown, "no rows")
 
 
@@ -98,6 +101,11 @@ def export(
             raise typer.BadParameter(f"{where} cannot be written: {error.strerror}") from None
     if out is not None:
         _say(out, format, counts, json_)
+
+
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _say(out: Path, format: Format, counts: Counter[str], json_: bool) -> None:

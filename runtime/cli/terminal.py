@@ -3,28 +3,35 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderResult
+from rich.style import Style
 from rich.table import Table
 
+from ...gates.visible import visible
 from ..ledger.errors import LedgerError
 from ..ledger.reading.audit import AuditLog
 from ..ledger.reading.filters import moment
 from ..ledger.reading.page import Page
+from ..screen import Console, Words
 from ..settings import Settings
 
 __all__ = [
     "AfterOption",
     "DbOption",
+    "Fact",
     "JsonOption",
     "LimitOption",
+    "Rows",
     "RunArgument",
     "SinceOption",
     "UntilOption",
-    "console",
+    "one_line",
     "open_ledger",
     "print_json",
     "print_table",
@@ -64,7 +71,6 @@ UntilOption = Annotated[
 _SHRINKS = ("text", "task", "where")
 _SHORTEST = 8
 """Columns a text or task keeps on a narrow terminal."""
-_UNLIMITED = 10_000
 _NUMBERS = ("thoughts", "cut", "tokens", "score", "from", "seq")
 
 
@@ -73,12 +79,24 @@ def open_ledger(db: str | None) -> AuditLog:
     return AuditLog(db or Settings().db)
 
 
-def table(*columns: str) -> Table:
+class Rows(Table):
+    """A table whose rows are one line each, whatever stands in their cells."""
+
+    def add_row(self, *cells: str | Words) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().add_row(*(one_line(cell) if isinstance(cell, str) else cell for cell in cells))
+
+
+def one_line(text: object) -> str:
+    """A text without its line breaks."""
+    return " ".join(str(text).split())
+
+
+def table(*columns: str) -> Rows:
     """An empty table; numbers stand to the right."""
-    made = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    made = Rows(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
         made.add_column(
-            column,
+            one_line(column),
             justify="right" if column in _NUMBERS else "left",
             no_wrap=True,
             overflow="ellipsis",
@@ -91,9 +109,10 @@ def print_table(table: Table, otherwise: str) -> None:
     if not table.row_count:
         print(otherwise)
         return
-    out = console()
+    out = Console()
     for column in table.columns:
-        column.width = max(cell_len(str(cell)) for cell in (column.header, *column.cells))
+        cells = (column.header, *column.cells)
+        column.width = max(cell_len(visible(str(cell))) for cell in cells)
     wide = sum((column.width or 0) + 1 for column in table.columns)
     for column in table.columns:
         if column.header in _SHRINKS and column.width and wide > out.width:
@@ -101,7 +120,6 @@ def print_table(table: Table, otherwise: str) -> None:
             wide -= column.width - narrow
             column.width = narrow
     out.width = max(out.width, wide)
-    # Cells hold what models wrote: nothing in them is markup.
     out.print(table, crop=False)
 
 
@@ -111,10 +129,25 @@ def say_more(page: Page[Any]) -> None:
         print(f"there is more: go on with --after {page.next}", file=sys.stderr)
 
 
-def console() -> Console:
-    """Standard output: as wide as the terminal, or without a limit where there is none."""
-    width = None if sys.stdout.isatty() else _UNLIMITED
-    return Console(width=width, markup=False, highlight=False)
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A name and what is said of it. Its further lines stand below the first one's text, so that no
+    text can pass for a fact of its own."""
+
+    name: str
+    value: str | Words
+    width: int = 0
+    """Columns of the names, which stand to the right."""
+    style: str | Style = ""
+
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
+        name = Words(f"{self.name:>{self.width}}  ", "bold")
+        value = Words(self.value, self.style) if isinstance(self.value, str) else self.value
+        room = max(options.max_width - name.cell_len, 1)
+        for number, line in enumerate(value.wrap(console, room, tab_size=8)):
+            line.rstrip()
+            line.no_wrap, line.overflow = True, "ignore"
+            yield (name if number == 0 else Words(" " * name.cell_len)).append_text(line)
 
 
 def when(iso: str) -> str:
@@ -123,5 +156,5 @@ def when(iso: str) -> str:
 
 
 def print_json(value: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Indented, in the letters that it has."""
+    """Indented, in the letters that it has; what acts on a screen is escaped there."""
     print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.text import Text
 
 from ..pictures.folding import Fold, Item, Picture, picture
 from ..pictures.looks import Drawn, Fate, because, fate_of, shortened
+from ..screen import Words
 
 __all__ = ["TreeView", "render_tree", "shortened"]
 
@@ -49,20 +49,20 @@ class TreeView:
     width: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(shortened(self.picture.title, options.max_width), style="bold")
+        yield Words(shortened(self.picture.title, options.max_width), style="bold")
         for guide, item in _placed(self.picture):
             if isinstance(item, Fold):
-                line = Text(guide, style="dim").append(f"▸ {item.id[:8]}  {item.summary}")
+                line = Words(guide, style="dim").append(f"▸ {item.id[:8]}  {item.summary}")
                 line.truncate(options.max_width, overflow="ellipsis")
             else:
                 line = self._fitted(guide, item, options.max_width)
             line.no_wrap = True
             yield line
 
-    def _fitted(self, guide: str, item: Drawn, columns: int) -> Text:
+    def _fitted(self, guide: str, item: Drawn, columns: int) -> Words:
         """A thought's line. Where it is too long its text gives way, then its reason; why a loser
         lost goes first, and the id never."""
-        id = Text(f"  {item.id[:8]}", style="dim")
+        id = Words(f"  {item.id[:8]}", style="dim")
         columns -= id.cell_len
         width, reason = self.width, 2 * self.width
         line = self._line(guide, item, width, reason)
@@ -79,9 +79,9 @@ class TreeView:
         line.truncate(columns, overflow="ellipsis")
         return line.append_text(id)
 
-    def _line(self, guide: str, item: Drawn, width: int, reason: int) -> Text:
+    def _line(self, guide: str, item: Drawn, width: int, reason: int) -> Words:
         """The line but for its id, with so many characters of the text and of the reason."""
-        line = Text()
+        line = Words()
         line.append(guide, style="dim")
         fate = fate_of(item)
         faint = fate in (Fate.DROPPED, Fate.AGAIN)

@@ -1,12 +1,12 @@
 """The ledger's answer to "why", on a terminal."""
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ...agents.thought import Status
 from ...gates.verdict import Verdict
 from ..ledger.reading.explanation import Explanation, TokenRow, TryRow
+from ..screen import Words
+from .terminal import Fact, Rows, one_line
 from .tree import shortened
 
 __all__ = ["print_why"]
@@ -29,7 +29,9 @@ def print_why(found: Explanation, console: Console) -> None:
     """Verdict, rule, text, tokens, the way out, and what came next."""
     thought, run = found.thought, found.run
     word = _WORDS.get(thought.status, thought.status.value.upper())
-    console.print(Text.assemble((word, f"bold {_COLOURS[thought.status]}"), f"  {found.summary}"))
+    console.print(
+        Words.assemble((word, f"bold {_COLOURS[thought.status]}"), f"  {one_line(found.summary)}")
+    )
     console.print()
     facts = {
         "thought": f"{thought.id} ({thought.operation}, attempt {thought.attempt})",
@@ -52,14 +54,14 @@ def print_why(found: Explanation, console: Console) -> None:
     }
     for name, value in facts.items():
         if value:
-            console.print(Text.assemble((f"{name:>8}  ", "bold"), value))
+            console.print(Fact(name, value, 8))
     for decision in found.decisions:
         said = f"{decision} ({decision.at[:19].replace('T', ' ')})"
-        console.print(Text.assemble((" decided  ", "bold"), (said, "yellow")))
+        console.print(Fact("decided", said, 8, "yellow"))
     for switch in found.switches:
-        console.print(Text.assemble(("switched  ", "bold"), str(switch)))
+        console.print(Fact("switched", str(switch), 8))
     if len(found.tries) > 1:
-        console.print(Text("   tries", "bold"))
+        console.print(Words("   tries", "bold"))
         for row in found.tries:
             console.print(_try(row, here=row.thought == thought.id))
     tag = _tag(found)
@@ -71,14 +73,14 @@ def print_why(found: Explanation, console: Console) -> None:
         console.print(_scores(thought.judgement))
     console.print()
     for loosening in found.passes_if:
-        console.print(Text.assemble(("would have passed with  ", "bold"), str(loosening)))
-    console.print(Text.assemble(("what came next  ", "bold"), found.next))
+        console.print(Fact("would have passed with", str(loosening)))
+    console.print(Fact("what came next", found.next))
     if found.siblings_in_all > len(found.siblings):
         shown = f"{len(found.siblings)} of {found.siblings_in_all} siblings, the nearest:"
-        console.print(Text(shown, "dim"))
+        console.print(Words(shown, "dim"))
     for row in found.siblings:
         console.print(
-            Text.assemble(
+            Words.assemble(
                 (f"  {row.status.value:>9}  ", _COLOURS[row.status]),
                 f"{row.id[:8]}  {shortened(row.text or row.reason or '', 70)}",
             )
@@ -99,13 +101,13 @@ def _rule(found: Explanation) -> str:
     return said
 
 
-def _try(row: TryRow, *, here: bool) -> Text:
+def _try(row: TryRow, *, here: bool) -> Words:
     """One try on one line: with what it was asked, and why it gave way."""
     controls = ", ".join(f"{tag} {control}" for tag, control in row.controls.items()) or "none"
     asked = f"seed {row.seed}, controls {controls}"
     came = row.status.value if row.back is None else str(row.back)
     style = _COLOURS[row.status] if row.back is None else "yellow"
-    return Text.assemble(
+    return Words.assemble(
         (
             f"      {'▸' if here else ' '} {row.attempt}  {row.thought[:8]}  ",
             "bold" if here else "",
@@ -127,7 +129,7 @@ def _tag(found: Explanation) -> str | None:
     return max(peaks, key=lambda tag: peaks[tag], default=None)
 
 
-def _tokens(tokens: tuple[TokenRow, ...], tag: str) -> Table:
+def _tokens(tokens: tuple[TokenRow, ...], tag: str) -> Rows:
     """The tokens with the tag's probability before each, before the controls."""
     p = [token.temptations[tag] for token in tokens]
     # What could not be read comes first: it is why the thought was cut.
@@ -135,25 +137,25 @@ def _tokens(tokens: tuple[TokenRow, ...], tag: str) -> Table:
     most = sorted(range(len(tokens)), key=lambda i: (not tokens[i].convicts, -weight[i], i))[
         :_SHOWN
     ]
-    table = Table(box=None, pad_edge=False, show_header=True)
+    table = Rows(box=None, pad_edge=False, show_header=True)
     table.add_column("token", no_wrap=True)
-    table.add_column(f"p({tag})", justify="right")
+    table.add_column(f"p({one_line(tag)})", justify="right")
     table.add_column("")
     for place in sorted(most):
-        shown = Text(repr(tokens[place].text)[1:-1], style="red" if tokens[place].convicts else "")
+        shown = Words(repr(tokens[place].text)[1:-1], style="red" if tokens[place].convicts else "")
         value = p[place]
         bar = "█" * round((value or 0.0) * _BAR) + (" ◀" if tokens[place].convicts else "")
         said = "unreadable" if value is None else f"{value:.4f}"
-        table.add_row(shown, said, Text(bar, style="red"))
+        table.add_row(shown, said, Words(bar, style="red"))
     if len(most) < len(tokens):
-        table.add_row(Text(f"… and {len(tokens) - len(most)} that tempt less", "dim"), "", "")
+        table.add_row(Words(f"… and {len(tokens) - len(most)} that tempt less", "dim"), "", "")
     return table
 
 
-def _scores(verdict: Verdict) -> Table:
+def _scores(verdict: Verdict) -> Rows:
     """Every reading of every tag."""
     readings = list(dict.fromkeys(name for tag in verdict.scores.values() for name in tag))
-    table = Table(box=None, pad_edge=False)
+    table = Rows(box=None, pad_edge=False)
     table.add_column("tag")
     for reading in readings:
         table.add_column(str(reading), justify="right")

@@ -7,6 +7,7 @@ from typing import Protocol, assert_never
 
 from ...agents.thought import Status
 from ...gates.verdict import Action, Broken, Crossing, Judgement, Verdict
+from ...gates.visible import visible
 
 __all__ = ["Cut", "Drawn", "Fate", "because", "cut_by", "fate_of", "shortened", "tally"]
 
@@ -155,7 +156,6 @@ def tally(thoughts: Iterable[Drawn]) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """On one line, with an ellipsis where it was cut; what cannot be printed is a ``�``."""
-    line = " ".join(text.split())
-    line = line if line.isprintable() else "".join(c if c.isprintable() else "�" for c in line)
+    """On one line, spelt, with an ellipsis where it was cut."""
+    line = visible(" ".join(text.split()))
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"

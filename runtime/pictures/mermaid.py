@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from ...gates.visible import spelt
 from .folding import Fold, Item, Picture
 from .looks import Fate, because, fate_of, shortened
 
@@ -88,5 +89,12 @@ _THEIRS = "\"#&;<>`*_~\\|{}[]()%$:@/'"
 
 
 def _quoted(title: str) -> str:
-    """A YAML string in single quotes."""
-    return "'" + shortened(title, 200).replace("'", "''") + "'"
+    """A YAML string in single quotes; entities are not read in a title, so what Mermaid, Markdown
+    or HTML could read as its own is spelt."""
+    plain = "".join(
+        spelt(char) if char in _NOT_IN_TITLES else char for char in shortened(title, 200)
+    )
+    return "'" + plain.replace("'", "''") + "'"
+
+
+_NOT_IN_TITLES = "<>`{}%&#;"

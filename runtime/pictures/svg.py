@@ -1,6 +1,5 @@
 """A picture as SVG that stands alone: no fonts, scripts or styles from elsewhere."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import assert_never
 
 from rich.cells import cell_len
 
+from ...gates.visible import visible
 from .folding import Fold, Item, Picture
 from .layout import Layout, Point, layered
 from .looks import Drawn, Fate, because, fate_of, shortened
@@ -56,9 +56,6 @@ _MARKS = {
 _FAINT = (Fate.DROPPED, Fate.AGAIN)
 _NAMES = {fate: fate.name.lower() for fate in Fate}
 
-# What XML cannot hold, however it is escaped.
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
 
 @dataclass(frozen=True, slots=True)
 class _Box:
@@ -101,7 +98,7 @@ def svg(drawn: Picture) -> str:
 
     wide, high = (layout.across, layout.along) if falls else (layout.along, layout.across)
     legend, legend_width = _legend(drawn, items)
-    title = _clean(shortened(drawn.title, 120))
+    title = shortened(drawn.title, 120)
     width = round(max(wide, legend_width, len(title) * 8.5) + 2 * _MARGIN)
     height = round(high + 2 * _MARGIN + _HEAD)
     parts = [
@@ -161,8 +158,8 @@ def _sized(name: str, lines: Sequence[tuple[str, str]], tooltip: str) -> _Box:
     widest = max(cell_len(words) * (1.02 if kind == "op" else 1.0) for kind, words in lines)
     return _Box(
         name,
-        tuple((kind, _clean(words)) for kind, words in lines),
-        _clean(tooltip),
+        tuple((kind, visible(words)) for kind, words in lines),
+        visible(tooltip),
         round(_BADGE + widest * _CELL + 2 * _PAD + (7 if name in ("failed", "waits") else 0)),
         round(len(lines) * _LINE + _PAD + 2),
     )
@@ -328,7 +325,3 @@ def _fill(fate: Fate) -> str:
             return "#fff"
         case unknown:
             assert_never(unknown)
-
-
-def _clean(text: str) -> str:
-    return _NO_XML.sub("�", text)

@@ -134,6 +134,8 @@ def test_another_agent_file_or_policy_is_refused(secateur, place: Path, waits: d
     assert (code, "has another task, 'x'" in err) == (1, True)
     (place / "my_agent.py").write_text(AGENT.replace("say {task}", "tell {task}"))
     code, _, err = secateur("run", "--resume", waits["run"])
+    assert (code, "my_agent.py changed since" in err) == (1, True)
+    code, _, err = secateur("run", "my_agent.py:agent", "--resume", waits["run"])
     assert (code, "step 1 was 'generate' and is another one" in err) == (1, True)
     (place / "my_agent.py").unlink()
     code, _, err = secateur("run", "--resume", waits["run"])

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from ....gates.encoding import decoded
 from .. import connect, tables
 from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..errors import LedgerError
@@ -158,7 +159,7 @@ class Proof:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """A checkpoint that was kept as a file. Raises :class:`LedgerError` for anything else."""
     try:
-        given: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+        given: Any = json.loads(decoded(Path(path).read_bytes()))
     except OSError as error:
         raise LedgerError(f"the checkpoint {path} cannot be read: {error.strerror}") from None
     except ValueError:

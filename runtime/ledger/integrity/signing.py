@@ -8,6 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ....gates.encoding import decoded
 from ..errors import LedgerError
 
 __all__ = ["SigningKey", "default_key", "public_key", "signed_by"]
@@ -39,7 +40,7 @@ class SigningKey:
                 "and make a new one if somebody else may have it"
             )
         try:
-            private = serialization.load_pem_private_key(content, password=None)
+            private = serialization.load_pem_private_key(decoded(content).encode(), password=None)
         except (ValueError, TypeError):
             private = None
         if not isinstance(private, Ed25519PrivateKey):
@@ -96,7 +97,7 @@ def public_key(given: str) -> str:
     text = given.strip().lower()
     if not _is_key(text):
         try:
-            text = Path(given).read_text(encoding="ascii").strip().lower()
+            text = decoded(Path(given).read_bytes()).strip().lower()
         except (OSError, ValueError):
             text = ""
     if not _is_key(text):

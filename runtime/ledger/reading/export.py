@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ....gates.unicode import well_formed
+from ....gates.visible import visible
 from .. import tables
 from ..chain import from_text, with_room
 from . import fetch
@@ -119,15 +119,9 @@ def _plain(value: Any) -> Any:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """As readable as it can be while it stays one line, of UTF-8, for every reader."""
-    line = _spelt(record, ensure_ascii=False)
-    if not line.isascii() and (len(line.splitlines()) > 1 or well_formed(line) != line):
-        line = _spelt(record, ensure_ascii=True)
-    return line + "\n"
-
-
-def _spelt(record: Mapping[str, Any], *, ensure_ascii: bool) -> str:
+    # Escaped as JSON has it: no reader splits the line, and no screen heeds it.
     try:
-        return json.dumps(record, ensure_ascii=ensure_ascii, allow_nan=False)
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     except RecursionError:  # version 0.1 recorded values that lie deeper than now
-        return with_room(json.dumps, record, ensure_ascii=ensure_ascii, allow_nan=False)
+        line = with_room(json.dumps, record, ensure_ascii=False, allow_nan=False)
+    return visible(line) + "\n"

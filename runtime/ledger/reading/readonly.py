@@ -70,6 +70,7 @@ def ask(engine: Engine, query: str, limit: int | None, timeout_s: float) -> Answ
     Raises :class:`LedgerError`, in one line, for what is no query, what would write, and what takes
     longer than ``timeout_s``.
     """
+    query = query.removeprefix("\ufeff")  # of a file that was pasted
     if not query.strip():
         raise LedgerError('there is no query: write one, such as "SELECT * FROM pruned_branch"')
     if "\0" in query:
