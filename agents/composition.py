@@ -6,6 +6,7 @@ from typing import Any
 
 from .budget import Budget
 from .errors import PlanError
+from .functions import called
 from .groups import (
     BothMachine,
     ChainMachine,
@@ -234,7 +235,7 @@ class Growing(Plan):
         return 1
 
     def _more(self, scene: Scene) -> Plan | None:
-        more = self.function(scene)
+        more = called(self.function, scene)
         return None if more is None else checked_plan(more)
 
 

@@ -1,13 +1,13 @@
 """Operations: what makes thoughts out of thoughts. Values only; the runtime performs them."""
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from .errors import PlanError
-from .joins import Join
+from .functions import check_function, check_plain, waits
+from .joins import AtLeast, First, Join
 from .prompt import Sampling
 from .steering import Steer, SteerAt
 from .template import Prompt, check_prompt
@@ -45,6 +45,13 @@ class Operation:
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise PlanError(f"operation {self.name!r}: timeout={self.timeout!r}; give seconds")
+        if self.join not in ("each", "all") and not isinstance(self.join, AtLeast | First):
+            raise PlanError(
+                f'operation {self.name!r}: join={self.join!r}; give "all", at_least(k) or first(k)'
+            )
+        by = getattr(self, "by", None)
+        if by is not None:
+            check_function(by, f"operation {self.name!r}")
 
     @property
     def free(self) -> bool:
@@ -84,13 +91,10 @@ class Ask(Operation):
                 f"operation {self.name!r}: steer_at={self.steer_at!r}; choose "
                 f"{', '.join(get_args(SteerAt))}"
             )
-        if self.steer is not None and (
-            not callable(self.steer) or inspect.iscoroutinefunction(self.steer)
-        ):
-            raise PlanError(
-                f"operation {self.name!r}: steer= takes a plain function of the progress that "
-                'gives controls such as {"angry": "allow"}, or None'
-            )
+        for key in ("parse", "unless", "calls", "steer"):
+            function = getattr(self, key)
+            if function is not None:
+                check_plain(function, f"operation {self.name!r}: {key}=")
         if self.n < 1 or self.spare < 0 or self.repairs < 0:
             raise PlanError(
                 f"operation {self.name!r}: n={self.n}, spare={self.spare}, repairs={self.repairs}; "
@@ -108,7 +112,7 @@ class Score(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +138,7 @@ class KeepValid(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +150,7 @@ class Select(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,10 @@ class Act(Operation):
     calls: Callable[[str], Call | None]
     kind: Literal["act"] = field(default="act", init=False)
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        check_plain(self.calls, f"operation {self.name!r}: calls=")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth(Operation):
@@ -195,7 +203,7 @@ class Truth(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,9 +243,3 @@ class Fail(Operation):
     @property
     def free(self) -> bool:
         return True
-
-
-def _waits(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
-    )

@@ -7,6 +7,7 @@ from ..gates.policy import Policy
 from .budget import Budget
 from .composition import Plan
 from .errors import PlanError
+from .functions import check_plain
 from .operations import Act, Ask
 from .prompt import Sampling
 from .thought import Scene
@@ -58,6 +59,10 @@ class AgentSpec:
             )
         if not self.name.strip():
             raise PlanError("an agent needs a name that is not empty")
+        for key in ("read", "prepare", "answer"):
+            function = getattr(self, key)
+            if function is not None:
+                check_plain(function, f"agent {self.name!r}: {key}=")
         asks = [step for step in self.plan.steps() if isinstance(step, Ask)]
         if self.acts and asks and not any(ask.calls for ask in asks):
             raise PlanError(

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..agents.functions import called, holds
 from ..agents.machines import Work
 from ..agents.operations import Ask
 from ..agents.prompt import Special
 from ..agents.spec import AgentSpec
 from ..agents.template import ask_again, write_prompt
 from ..agents.thought import Scene, Status, Thought, thought_id
+from ..agents.tool import read_call
 from ..gates.canonical import canonical_json, digest
 from ..gates.control import BAN, Control, forced_ids, tightened
 from ..gates.evidence import Evidence
@@ -72,7 +74,8 @@ class Attempts:
         parents = work.parents if work.mends is None else work.parents[:-1]
         scene = self.recording.scene(parents)
         try:
-            if work.mends is None and operation.unless is not None and operation.unless(scene):
+            unless = operation.unless if work.mends is None else None
+            if unless is not None and holds(unless, scene):
                 return work.parents
             prompt = self._prompt(work, operation, scene)
         except Exception as error:
@@ -263,7 +266,8 @@ class Attempts:
             evidence = decoding.evidence()
         else:
             evidence = await decoding.weighed()
-            if operation.calls is not None and operation.calls(decoding.text.strip()) is not None:
+            calls = operation.calls
+            if calls is not None and read_call(calls, decoding.text.strip()) is not None:
                 scope = "action"
         if scope == "thought":
             judgement = decoding.judged(evidence)
@@ -399,7 +403,7 @@ def _status(judgement: Judgement) -> Status:
 
 def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
     try:
-        value = parse(thought.text)
+        value = called(parse, thought.text)
         canonical_json(value)  # what the ledger cannot hold is rubbish too
         return replace(thought, value=value)
     except Exception as error:

@@ -219,7 +219,7 @@ async def small(tiny_checkpoint: Path):
 
 
 @pytest.mark.parametrize("kind", ["plain", "asynchronous", "langchain"])
-async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
+async def test_a_tool_that_takes_too_long_is_unknown_and_its_branch_alone_waits(
     small: LocalEngine, tmp_path: Path, kind: str
 ) -> None:
     def sleep(seconds: float) -> str:
@@ -243,11 +243,19 @@ async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
     result = await agent.run("x", policy="observe", engine=small, ledger=tmp_path / "x.db")
     assert time.monotonic() - began < 10
     assert [thought.text for thought in result.kept] == ["done"]
-    (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
-    assert failed.reason == f"{slow.name} gave no answer within 0.2 s; what it did is unknown"
+    (unknown,) = result.waiting
+    assert unknown.reason == (
+        f"nobody knows whether {slow.name} was run: it gave no answer within 0.2 s"
+    )
     with AuditLog(tmp_path / "x.db") as audit:
         kinds = [event.kind for event in audit.events(result.run_id)]
-    assert kinds.count("tool_intended") == kinds.count("tool_returned") == 2
+        (waits,) = audit.waiting(result.run_id)
+    assert [kinds.count(kind) for kind in ("tool_intended", "tool_returned", "escalated")] == [
+        2,
+        1,
+        1,
+    ]
+    assert (waits.thought, waits.about, waits.tool) == (unknown.id, "tool", slow.name)
 
 
 async def test_what_a_langchain_tool_raises_is_a_failed_thought(
