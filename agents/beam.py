@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from .functions import holds
 from .ranking import ranked
 from .strategy import Move
 from .thought import Thought
@@ -58,7 +59,7 @@ class Beam:
         return self._sorted(state, state.children)
 
     def _sorted(self, state: _Level, thoughts: tuple[Thought, ...]) -> _Level:
-        good = [self.until is not None and self.until(thought.shown) for thought in thoughts]
+        good = [self.until is not None and holds(self.until, thought.shown) for thought in thoughts]
         finished = tuple(t for t, is_good in zip(thoughts, good, strict=True) if is_good)
         more = [t for t, is_good in zip(thoughts, good, strict=True) if not is_good]
         best = ranked(more, self.lowest)

@@ -4,6 +4,7 @@ from bisect import insort
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from .functions import holds
 from .ranking import rank, ranked
 from .strategy import Move
 from .thought import Thought
@@ -72,7 +73,7 @@ class BestFirst:
     def _taken(self, state: _Frontier, thoughts: Sequence[Thought], level: int) -> _Frontier:
         places, found, ended = list(state.open), list(state.found), list(state.ended)
         for thought in thoughts:
-            if self.until is not None and self.until(thought.shown):
+            if self.until is not None and holds(self.until, thought.shown):
                 found.append(thought)
             elif level == self.depth:
                 ended.append(thought)

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from .budget import Budget
 from .errors import PlanError
+from .functions import called
 from .groups import (
     BothMachine,
     ChainMachine,
@@ -285,7 +286,7 @@ class Growing(Plan):
         return 1
 
     def _more(self, scene: Scene) -> Plan | None:
-        more = self.function(scene)
+        more = called(self.function, scene)
         if more is not None:
             checked_plan(more).sources(frozenset({Source(self.name, "unknown")}))
         return more

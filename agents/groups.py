@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from .budget import Budget
 from .errors import reason
+from .functions import holds
 from .machines import Branch, Group, Growth, Machine, Startable, Work, in_order
 from .operations import Choose
 from .thought import Thought
@@ -137,7 +138,7 @@ class RepeatMachine(Group):
 
     def _round(self, thought: Thought, left: int) -> None:
         try:
-            through = left == 0 or self.until(thought.shown)
+            through = left == 0 or holds(self.until, thought.shown)
         except Exception as error:
             self.fail(thought, self.number, "repeat", f"until= raised {reason(error)}")
             return

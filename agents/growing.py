@@ -7,6 +7,7 @@ from typing import Any
 
 from ..gates.canonical import digest
 from .errors import reason
+from .functions import called, contained
 from .machines import Branch, Group, Growth, Startable, Work, in_order
 from .operations import Choose, Expand, Score
 from .strategy import Move, Strategy
@@ -133,13 +134,14 @@ class SearchMachine(Group):
         self.settle()
 
     def _begin(self, roots: tuple[Thought, ...], seed: int) -> None:
-        self.state = self.strategy.begin(roots, seed)
+        self.state = called(self.strategy.begin, roots, seed)
         self._turn()
 
     def _guarded(self, decide: Callable[[], None]) -> None:
         """A strategy that goes wrong fails this search alone."""
         try:
-            decide()
+            with contained():
+                decide()
         except Exception as error:
             if not self.ended:
                 self._stop()
@@ -157,13 +159,13 @@ class SearchMachine(Group):
                 first = self.expansions.popleft()
                 children = in_order(first.children)
                 self.scores.update((child.id, child.score) for child in children)
-                self.state = self.strategy.tell(self.state, first.thought, children)
+                self.state = called(self.strategy.tell, self.state, first.thought, children)
                 self._move()
         finally:
             self.turning = False
 
     def _move(self) -> None:
-        move, self.state = self.strategy.ask(self.state)
+        move, self.state = called(self.strategy.ask, self.state)
         if move.drop:
             self._drop(move)
         for thought in move.expand:

@@ -8,6 +8,7 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
+from .functions import called
 from .leaves import AskLeaf, Leaf
 from .machines import Group, Growth, in_order
 from .operations import Ask, Check, Fail, KeepValid, Score
@@ -136,7 +137,7 @@ def _numbers(text: str, pattern: str) -> list[str]:
 
 
 def _among(parse: Callable[[str], Any], count: int, text: str) -> int:
-    vote = parse(text)
+    vote = called(parse, text)
     if isinstance(vote, bool) or not isinstance(vote, int) or not 1 <= vote <= count:
         raise ValueError(f"the vote is {vote!r}, and there are candidates 1 to {count}")
     return vote

@@ -1,6 +1,5 @@
 """Operations: what makes thoughts out of thoughts. Values only; the runtime performs them."""
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +7,8 @@ from typing import Any, Literal, get_args
 
 from ..gates.unicode import joined
 from .errors import PlanError
-from .joins import Join
+from .functions import check_function, check_plain, waits
+from .joins import AtLeast, First, Join
 from .prompt import Sampling
 from .steering import Steer, SteerAt
 from .template import Prompt, check_prompt
@@ -47,6 +47,13 @@ class Operation:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
             raise PlanError(f"operation {self.name!r}: timeout={self.timeout!r}; give seconds")
         object.__setattr__(self, "name", joined(self.name))  # as the ledger gives it back
+        if self.join not in ("each", "all") and not isinstance(self.join, AtLeast | First):
+            raise PlanError(
+                f'operation {self.name!r}: join={self.join!r}; give "all", at_least(k) or first(k)'
+            )
+        by = getattr(self, "by", None)
+        if by is not None:
+            check_function(by, f"operation {self.name!r}")
 
     @property
     def free(self) -> bool:
@@ -86,13 +93,10 @@ class Ask(Operation):
                 f"operation {self.name!r}: steer_at={self.steer_at!r}; choose "
                 f"{', '.join(get_args(SteerAt))}"
             )
-        if self.steer is not None and (
-            not callable(self.steer) or inspect.iscoroutinefunction(self.steer)
-        ):
-            raise PlanError(
-                f"operation {self.name!r}: steer= takes a plain function of the progress that "
-                'gives controls such as {"angry": "allow"}, or None'
-            )
+        for key in ("parse", "unless", "calls", "steer"):
+            function = getattr(self, key)
+            if function is not None:
+                check_plain(function, f"operation {self.name!r}: {key}=")
         if self.n < 1 or self.spare < 0 or self.repairs < 0:
             raise PlanError(
                 f"operation {self.name!r}: n={self.n}, spare={self.spare}, repairs={self.repairs}; "
@@ -110,7 +114,7 @@ class Score(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +140,7 @@ class KeepValid(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +152,7 @@ class Select(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +191,10 @@ class Act(Operation):
     calls: Callable[[str], Call | None]
     kind: Literal["act"] = field(default="act", init=False)
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        check_plain(self.calls, f"operation {self.name!r}: calls=")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth(Operation):
@@ -197,7 +205,7 @@ class Truth(Operation):
 
     @property
     def free(self) -> bool:
-        return self.timeout is None and not _waits(self.by)
+        return self.timeout is None and not waits(self.by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,9 +245,3 @@ class Fail(Operation):
     @property
     def free(self) -> bool:
         return True
-
-
-def _waits(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object whose call is a coroutine
-    )

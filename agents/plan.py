@@ -1,6 +1,5 @@
 """What a plan is written with: operations and their compositions. A plan is a value."""
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypedDict, Unpack, overload
@@ -20,6 +19,7 @@ from .composition import (
     checked_plan,
 )
 from .errors import PlanError
+from .functions import Plain, check_plain
 from .joins import Join
 from .judging import read_number, read_vote
 from .operations import (
@@ -99,6 +99,7 @@ def _ask(kind: Any, prompt: Prompt, asking: Asking, **more: Any) -> Ask:
         raise PlanError(f"{kind}(…) takes no {unknown[0]}=; it takes {known}")
     options: dict[str, Any] = {"name": kind, **asking, **more}
     if "returns" in options:
+        check_plain(options.get("parse", read_number), f"operation {options['name']!r}: parse=")
         options["parse"] = reader(options.pop("returns"), options.get("parse"))
         options.setdefault("repairs", 1)
     return Ask(kind=kind, prompt=prompt, **options)
@@ -156,7 +157,9 @@ def grade(prompt: Prompt, **asking: Unpack[Asking]) -> Plan:
 
     ``parse`` reads a grade from an answer; by default it is the last number there.
     """
-    parse = asking.get("parse", read_number)
+    given = asking.get("parse", read_number)
+    check_plain(given, "grade(parse=…)")
+    parse = Plain(given)
     asking["parse"] = lambda text: _finite(parse(text))
     return Graded(_ask("grade", prompt, asking), Score(name="mean grade", by=_unset))
 
@@ -292,6 +295,7 @@ def repeat(inner: Plan, *, until: Callable[[Thought], bool], at_most: int) -> Pl
     """Apply ``inner`` again and again to what comes of it, ``at_most`` times."""
     if at_most < 1:
         raise PlanError(f"repeat(at_most={at_most}): give at least 1 round")
+    check_plain(until, "repeat(until=…)")
     return Repeat(checked_plan(inner), until, at_most)
 
 
@@ -316,8 +320,7 @@ def grow(
     """
     if rounds < 1:
         raise PlanError(f"grow(rounds={rounds}): give at least 1 round")
-    if inspect.iscoroutinefunction(function):
-        raise PlanError("grow(…) takes a plain function; let operations of the plan do the waiting")
+    check_plain(function, "grow(…)")
     return Growing(function, name or f"grow {_name(function)}", rounds)
 
 

@@ -6,6 +6,7 @@ from .beam import Beam
 from .best_first import BestFirst
 from .composition import Plan, Search, checked_plan
 from .errors import PlanError
+from .functions import check_plain
 from .plan import score as score_by
 from .smc import SequentialMonteCarlo, log_survival
 from .strategy import Strategy
@@ -26,6 +27,8 @@ def search(
     A strategy of your own is a class with ``begin``, ``ask`` and ``tell`` (see
     :class:`.strategy.Strategy`).
     """
+    for method in ("begin", "ask", "tell"):
+        check_plain(getattr(strategy, method, None), f"search(…): the strategy's {method}")
     scored = checked_plan(step) if score is None else checked_plan(step) >> score_by(score)
     return Search(scored, strategy, name or type(strategy).__name__.lower())
 
@@ -44,6 +47,7 @@ def beam(
     With ``until``, a thought that is good is not expanded, and only good ones are given.
     """
     _at_least_one("beam", width=width, depth=depth)
+    _plain("beam", until=until)
     strategy = Beam(width=width, depth=depth, lowest=lowest, until=until)
     return search(step, strategy, score=score, name="beam")
 
@@ -64,6 +68,7 @@ def best_first(
     With ``until``, the search ends when so many thoughts are good, and gives only those.
     """
     _at_least_one("best_first", expansions=expansions, parallel=parallel, keep=keep)
+    _plain("best_first", until=until)
     if depth is not None:
         _at_least_one("best_first", depth=depth)
     strategy = BestFirst(
@@ -92,6 +97,7 @@ def smc(
     your own (the logarithm of a factor) to weigh by something else.
     """
     _at_least_one("smc", particles=particles, steps=steps)
+    _plain("smc", weight=weight, until=until)
     strategy = SequentialMonteCarlo(particles=particles, steps=steps, weight=weight, until=until)
     return search(step, strategy, name="smc")
 
@@ -100,3 +106,9 @@ def _at_least_one(name: str, **given: int) -> None:
     for key, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise PlanError(f"{name}({key}={value!r}): give a whole number of at least 1")
+
+
+def _plain(name: str, **given: Callable[[Thought], object] | None) -> None:
+    for key, function in given.items():
+        if function is not None:
+            check_plain(function, f"{name}({key}=…)")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ..gates.canonical import digest
 from ..gates.reading import Reading
 from ..gates.verdict import Verdict
+from .functions import called, holds
 from .strategy import Move
 from .thought import Thought
 
@@ -116,10 +117,10 @@ class SequentialMonteCarlo:
         return state if state.waiting else self._resampled(state)
 
     def _through(self, particle: _Particle) -> bool:
-        return self.until is not None and self.until(particle.thought.shown)
+        return self.until is not None and holds(self.until, particle.thought.shown)
 
     def _log_weight(self, child: Thought) -> float:
-        weight = self.weight(child)
+        weight = called(self.weight, child)
         if math.isnan(weight) or weight == math.inf:
             raise ValueError(f"the weight of thought {child.id} is {weight}")
         return weight

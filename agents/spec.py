@@ -8,6 +8,7 @@ from ..gates.unicode import joined
 from .budget import Budget
 from .composition import Plan, Source
 from .errors import PlanError
+from .functions import check_plain
 from .operations import Act
 from .prompt import Sampling
 from .thought import Scene
@@ -60,6 +61,10 @@ class AgentSpec:
         if not self.name.strip():
             raise PlanError("an agent needs a name that is not empty")
         object.__setattr__(self, "name", joined(self.name))  # as the ledger gives it back
+        for key in ("read", "prepare", "answer"):
+            function = getattr(self, key)
+            if function is not None:
+                check_plain(function, f"agent {self.name!r}: {key}=")
         try:
             self.plan.sources(frozenset({Source("the task", "function")}))
         except PlanError as error:

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from .errors import PlanError
+from .functions import Plain
 
 __all__ = ["reader"]
 
@@ -27,6 +28,7 @@ def reader(returns: Any, parse: Callable[[str], Any] | None = None) -> Callable[
     except PydanticUserError as error:
         said = str(error).partition("\n")[0]
         raise PlanError(f"returns={returns!r} cannot be checked: {said}") from None
+    parse = None if parse is None else Plain(parse)
 
     def read(text: str) -> Any:
         found = None if parse is not None else _json_in(text)

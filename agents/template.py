@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from string import Formatter
 
 from .errors import PlanError
+from .functions import called, check_plain, contained
 from .prompt import Ids, Piece, Text
 from .thought import Scene, Thought
 
@@ -18,6 +19,7 @@ _FIELDS = ("task", "text", "texts", "value", "error")
 def check_prompt(name: str, prompt: Prompt) -> None:
     """Raise :class:`PlanError` for what is no prompt, or a template that cannot be filled in."""
     if callable(prompt):
+        check_plain(prompt, f"operation {name!r}: the prompt")
         return
     if not isinstance(prompt, str):
         raise PlanError(
@@ -52,8 +54,9 @@ def write_prompt(prompt: Prompt, scene: Scene) -> list[Piece]:
                 )
             )
         ]
-    written = prompt(scene)
-    return [Text(written)] if isinstance(written, str) else list(written)
+    written = called(prompt, scene)
+    with contained():
+        return [Text(written)] if isinstance(written, str) else list(written)
 
 
 def ask_again(asked: Sequence[Piece], answer: Thought) -> list[Piece]:

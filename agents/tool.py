@@ -1,6 +1,7 @@
 """Tools: typed functions, or LangChain's tools, that an agent's thoughts may call."""
 
 import asyncio
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -10,11 +11,13 @@ from typing import Any, Self, get_type_hints, overload
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from ..gates.canonical import digest
+from ..gates.canonical import digest, recordable
 from ..gates.errors import SecateurError
 from . import langchain
+from .errors import reason
+from .functions import called, contained, waits
 
-__all__ = ["Call", "Tool", "ToolError", "Workspace", "tool"]
+__all__ = ["Call", "Tool", "ToolError", "Workspace", "read_call", "tool"]
 
 
 class ToolError(SecateurError):
@@ -42,6 +45,23 @@ class Call:
         return digest([self.tool, self.arguments])
 
 
+def read_call(calls: Callable[[str], Call | None], text: str) -> Call | None:
+    """The call that a user's ``calls=`` reads from a thought's text.
+
+    Raises :class:`ToolError` for what is neither a call that can be recorded nor None, and
+    whatever the function raises.
+    """
+    call = called(calls, text)
+    if call is None:
+        return None
+    if not isinstance(call, Call):
+        raise ToolError(f"calls= gave a {type(call).__name__}; return a Call, or None")
+    if not isinstance(call.tool, str) or not isinstance(call.arguments, dict):
+        raise ToolError("calls= gave a Call whose arguments are no mapping of names to values")
+    recordable(call.arguments)
+    return call
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A function with a name, checked arguments and a promise about being run twice."""
@@ -56,7 +76,7 @@ class Tool:
     timeout: float | None
     """Seconds after which its call has failed; None waits for as long as it takes."""
     waits: bool
-    """Whether the function is asynchronous."""
+    """Whether the function is known to be asynchronous."""
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not 0 < self.timeout < math.inf:
@@ -72,51 +92,93 @@ class Tool:
         own schema. Raises :class:`ToolError` for what is neither.
         """
         if langchain.is_tool(function):
-            act, waits = langchain.adapted(function)
-            return cls(function.name, act, idempotent, None, timeout, waits)
+            act, waiting = langchain.adapted(function)
+            return cls(function.name, act, idempotent, None, timeout, waiting)
         if not callable(function):
             raise ToolError(
                 f"{function!r:.60} is no tool: give a typed function or a LangChain tool"
             )
-        name = getattr(function, "__name__", type(function).__name__)
-        hints = get_type_hints(function)
-        takers = [taker for taker, hint in hints.items() if hint is Workspace and taker != "return"]
-        untyped = [given for given in inspect.signature(function).parameters if given not in hints]
+        name, plain = _described(function)
+        if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+            raise ToolError(
+                f"tool {name!r} is a generator, which acts bit by bit: return its answer"
+            )
+        direct = isinstance(function, functools.partial | type) or inspect.isroutine(function)
+        try:
+            hints = get_type_hints(plain)
+            parameters = inspect.signature(function).parameters
+            checking = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+            checked = checking(function if direct else function.__call__)
+        except Exception as error:
+            raise ToolError(f"tool {name!r} cannot be checked: {reason(error)}") from None
+        takers = [taker for taker in parameters if hints.get(taker) is Workspace]
+        untyped = [given for given in parameters if given not in hints]
         if untyped:
             raise ToolError(
                 f"tool {name!r}: parameter {untyped[0]!r} has no type; annotate it so that calls "
                 "can be checked"
             )
-        checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(function)
-        waits = inspect.iscoroutinefunction(function)
-        return cls(name, checked, idempotent, takers[0] if takers else None, timeout, waits)
+        taker = takers[0] if takers else None
+        return cls(name, checked, idempotent, taker, timeout, waits(function))
 
     def run(self, workspace: Workspace, arguments: dict[str, Any]) -> str:
         """Check the arguments, then act; blocks until it is done, without its timeout.
 
         Raises :class:`ToolError` with the first fault, and whatever the function raises.
         """
-        if self.waits:
-            return asyncio.run(self.answer(workspace, arguments))
-        try:
-            return str(self.function(**self._given(workspace, arguments)))
-        except ValidationError as error:
-            raise self._refused(error) from None
+        given = self.begin(workspace, arguments)
+        return self._said(asyncio.run(self.end(given)) if inspect.isawaitable(given) else given)
 
     async def answer(self, workspace: Workspace, arguments: dict[str, Any]) -> str:
-        """The same for a tool that ``waits``, without blocking."""
+        """The same without blocking, for a tool that ``waits``."""
+        return await self.end(self.begin(workspace, arguments))
+
+    def begin(self, workspace: Workspace, arguments: dict[str, Any]) -> Any:
+        """Check the arguments and call the function: its answer in words, or what is to be awaited
+        for it with :meth:`end`."""
+        given = arguments if self.workspace is None else arguments | {self.workspace: workspace}
         try:
-            return str(await self.function(**self._given(workspace, arguments)))
+            found = self.function(**given)
         except ValidationError as error:
             raise self._refused(error) from None
+        return found if inspect.isawaitable(found) else self._said(found)
 
-    def _given(self, workspace: Workspace, arguments: dict[str, Any]) -> dict[str, Any]:
-        return arguments if self.workspace is None else arguments | {self.workspace: workspace}
+    async def end(self, given: Any) -> str:
+        """The answer in words, once it is there."""
+        try:
+            while inspect.isawaitable(given):
+                given = await given
+        except ValidationError as error:
+            raise self._refused(error) from None
+        return self._said(given)
+
+    def _said(self, given: Any) -> str:
+        if inspect.isgenerator(given) or inspect.isasyncgen(given):
+            raise ToolError(
+                f"tool {self.name!r} gave a generator, which has not run: return a text"
+            )
+        with contained():
+            return str(given)
 
     def _refused(self, error: ValidationError) -> ToolError:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         return ToolError(f"tool {self.name!r}: argument {where!r}: {fault['msg']}")
+
+
+def _bare(function: Any) -> Any:
+    """The function of a partial."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _described(function: Any) -> tuple[str, Any]:
+    """A tool's name, and where its annotations stand: for an object that is called, at its call."""
+    bare = _bare(function)
+    if inspect.isroutine(bare) or isinstance(bare, type):
+        return bare.__name__, bare
+    return getattr(bare, "__name__", type(bare).__name__), bare.__call__
 
 
 @overload

@@ -4,18 +4,24 @@ import asyncio
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Final
 
+from ..agents.functions import discard
 from ..agents.machines import Work
 from ..agents.operations import Act
 from ..agents.thought import Status, Thought
-from ..agents.tool import Call, Tool, Workspace
-from ..gates.canonical import recordable, recordable_text
-from .aside import OverdueError, aside
+from ..agents.tool import Call, Tool, Workspace, read_call
+from ..gates.canonical import recordable_text
+from .aside import OverdueError, aside, awaited
 from .recall import Recall
 from .recording import Recording, reason
 
-__all__ = ["Acting"]
+__all__ = ["UNDER_WAY", "Acting"]
+
+UNDER_WAY: Final = "tool call: "
+"""How the name of a task begins that runs a tool; its name follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,7 @@ class Acting:
             return [await self.recording.failed(work, "its parent is no thought that may go on")]
         try:
             # A copy: nobody changes what was checked before it is run.
-            call = copy.deepcopy(operation.calls(asked.text))
-            recordable(None if call is None else call.arguments)
+            call = copy.deepcopy(read_call(operation.calls, asked.text))
         except Exception as error:
             return [await self.recording.failed(work, reason(error))]
         if call is None:
@@ -105,11 +110,12 @@ class Acting:
                 thought.id, thought.attempt, f"the process was killed; {tool.name} may run again"
             )
             return None
-        unknown = replace(
-            thought,
-            status=Status.ESCALATED,
-            reason=f"nobody knows whether {tool.name} was run: the process was killed",
-        )
+        return await self._unknown(work, tool, thought, "the process was killed")
+
+    async def _unknown(self, work: Work, tool: Tool, thought: Thought, why: str) -> Thought:
+        """A call of which a person has to find out whether it was made."""
+        said = f"nobody knows whether {tool.name} was run: {why}"
+        unknown = replace(thought, status=Status.ESCALATED, reason=said)
         placed = await self.recording.place(unknown, work.index, acted=tool.name)
         return await self._recorded(placed)
 
@@ -124,45 +130,68 @@ class Acting:
         return self.recording.remember(found)
 
     async def _whole(self, work: Work, tool: Tool, call: Call, thought: Thought) -> Thought:
-        """Intent, act and result. What has begun must be known: when the run is cancelled, the
-        end is still awaited and recorded."""
+        """Intent, act and result. What has begun must be known: when the run is cancelled, however
+        often, the end is still awaited and recorded. Who cannot wait for it cancels the task that
+        is named after the tool: the call is unknown then."""
         wanted = asyncio.Event()
         wanted.set()
-        acting = asyncio.ensure_future(self._run(work, tool, call, thought, wanted))
+        running = self._run(work, tool, call, thought, wanted)
+        acting = asyncio.create_task(running, name=f"{UNDER_WAY}{tool.name}")
         try:
             return await asyncio.shield(acting)
         except asyncio.CancelledError:
             wanted.clear()
-            await acting
+            while not acting.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([acting])
+            if not acting.cancelled():
+                acting.result()  # raises where the ledger could not record it
             raise
 
     async def _run(
         self, work: Work, tool: Tool, call: Call, thought: Thought, wanted: asyncio.Event
     ) -> Thought:
-        await self.recording.log.intend_tool(thought.id, call.tool, call.arguments)
-        began = time.monotonic()
-        if wanted.is_set():
-            text, ok = await self._answer(tool, call)
-        else:
-            text, ok = "it was not run: the run was stopped before", False
+        try:
+            await self.recording.log.intend_tool(thought.id, call.tool, call.arguments)
+            began = time.monotonic()
+            if wanted.is_set():
+                text, ok = await self._answer(tool, call)
+            else:
+                text, ok = "it was not run: the run was stopped before", False
+        except OverdueError:
+            late = f"it gave no answer within {tool.timeout} s"
+            return await self._unknown(work, tool, thought, late)
+        except asyncio.CancelledError:
+            await self._unknown(work, tool, thought, "the run was ended before it answered")
+            raise
         took = time.monotonic() - began
         await self.recording.log.tool_result(thought.id, call.tool, text, ok=ok, latency_s=took)
         return await self._placed(work, tool, thought, text, ok)
 
     async def _answer(self, tool: Tool, call: Call) -> tuple[str, bool]:
-        """What the tool says, and whether it did what it was asked."""
-        late = f"{tool.name} gave no answer within {tool.timeout} s; what it did is unknown", False
-        limit = asyncio.timeout(tool.timeout if tool.waits else None)
+        """What the tool says, and whether it did what it was asked.
+
+        Raises :class:`OverdueError` where it does not say in time; what it did is unknown then.
+        """
+        began = time.monotonic()
+        given: object = None
         try:
-            if not tool.waits:
-                acts = aside(lambda: tool.run(self.workspace, call.arguments), tool.timeout, "tool")
-                return recordable_text(str(await acts)), True
-            async with limit:
-                return recordable_text(await tool.answer(self.workspace, call.arguments)), True
+            if tool.waits:
+                given = tool.answer(self.workspace, call.arguments)
+            else:
+                given = await aside(
+                    lambda: tool.begin(self.workspace, call.arguments), tool.timeout, "tool"
+                )
+            if isinstance(given, str):
+                return recordable_text(given), True
+            left = None if tool.timeout is None else tool.timeout - (time.monotonic() - began)
+            return recordable_text(await awaited(tool.end(given), left)), True
         except OverdueError:
-            return late
+            raise
         except Exception as error:
-            return late if limit.expired() else (reason(error), False)
+            return reason(error), False
+        finally:
+            discard(given)
 
     async def _placed(
         self, work: Work, tool: Tool, thought: Thought, text: str, ok: bool

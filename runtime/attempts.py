@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..agents.functions import called, holds
 from ..agents.machines import Work
 from ..agents.operations import Ask
 from ..agents.prompt import Special
 from ..agents.spec import AgentSpec
 from ..agents.template import ask_again, write_prompt
 from ..agents.thought import Scene, Status, Thought, thought_id
-from ..agents.tool import Call
+from ..agents.tool import Call, read_call
 from ..gates.approval import Approval
 from ..gates.canonical import digest, recordable
 from ..gates.control import BAN, Control, forced_ids, tightened
@@ -77,7 +78,8 @@ class Attempts:
         parents = work.parents if work.mends is None else work.parents[:-1]
         scene = self.recording.scene(parents)
         try:
-            if work.mends is None and operation.unless is not None and operation.unless(scene):
+            unless = operation.unless if work.mends is None else None
+            if unless is not None and holds(unless, scene):
                 return work.parents
             prompt = self._prompt(work, operation, scene)
         except Exception as error:
@@ -496,19 +498,15 @@ def _status(judgement: Judgement) -> Status:
 
 
 def _call(operation: Ask, text: str) -> Call | None:
-    """The tool call that a text asks for. Raises what a user's function raises, and for arguments
-    that are no plain JSON data."""
-    call = None if operation.calls is None else operation.calls(text)
-    if call is not None:
-        recordable(call.arguments)
-    return call
+    """The tool call that a text asks for. Raises what :func:`.read_call` raises."""
+    return None if operation.calls is None else read_call(operation.calls, text)
 
 
 def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
     """The thought with its value. One that does not parse has failed; where a rule asks for a
     person it waits all the same."""
     try:
-        value = parse(thought.text)
+        value = called(parse, thought.text)
         recordable(value)  # what the ledger cannot hold is rubbish too
         return replace(thought, value=value)
     except Exception as error:

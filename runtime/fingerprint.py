@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
+from ..agents.functions import Plain
 from ..agents.spec import AgentSpec
 from ..gates.canonical import canonical_json, digest
 from .source import described_source
@@ -68,6 +69,8 @@ def _described(value: Any, seen: tuple[int, ...] = ()) -> Any:
     if id(value) in seen:
         return "again"
     seen = (*seen, id(value))
+    if isinstance(value, Plain):
+        return _described(value.function, seen)
     if isinstance(value, functools.partial):
         return ["partial", *(_described(v, seen) for v in (value.func, value.args, value.keywords))]
     if isinstance(value, type):

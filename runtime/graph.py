@@ -99,7 +99,7 @@ class _Nodes:
 
             def observe(thought: Thought) -> None:
                 writer(_said(thought))
-                watched(thought)
+                return watched(thought)
 
             session.observe = observe
             if run in self.new:

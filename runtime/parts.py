@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..agents.functions import check_plain
 from ..agents.spec import AgentSpec
 from ..agents.thought import Thought
 from ..gates.errors import SecateurError
@@ -41,6 +42,9 @@ class Parts:
     origin: Mapping[str, Any] = field(default_factory=dict)
     kept: dict[str, Engine] | None = None
     """Engines that stay open for the next run; None lets go of each."""
+
+    def __post_init__(self) -> None:
+        check_plain(self.observe, "observe=")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

@@ -1,13 +1,14 @@
 """Performing one piece of work: ask the model, or score, select, split, act."""
 
-import asyncio
 import inspect
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..agents.errors import PlanError, reason
+from ..agents.functions import called, contained, waits
 from ..agents.machines import Work
 from ..agents.operations import (
     Act,
@@ -29,7 +30,7 @@ from ..agents.ranking import ranked
 from ..agents.thought import Scene, Thought
 from ..gates.canonical import recordable, recordable_text
 from .acting import Acting
-from .aside import OverdueError, aside
+from .aside import OverdueError, aside, awaited
 from .attempts import Attempts
 from .recording import Recording
 
@@ -100,44 +101,52 @@ class Performer:
     async def _made(self, work: Work, scene: Scene) -> Callable[[], Any]:
         """Call the function and check what it gives; what is returned records it."""
         match work.operation:
+            case Expand() as operation:
+                called(operation.by, scene)
+                return lambda: _pass(work.parents)
+            case Truth() as operation:
+                return await self._compared(work, operation, scene)
+            case Score() | KeepValid() | Select() | Split() | Apply() | Check() as operation:
+                given = await self._answer(operation, operation.by, scene)
+                with contained():  # what a function gives may run a user's code in its turn
+                    return self._taken(work, given)
+            case unknown:
+                raise TypeError(f"{type(unknown).__name__} is no operation that can be performed")
+
+    def _taken(self, work: Work, given: Any) -> Callable[[], Any]:
+        """What records that a function gave this; raises where it cannot be taken."""
+        match work.operation:
             case Score() as operation:
-                score = float(await _answer(operation, operation.by, scene))
+                score = float(given)
                 if not math.isfinite(score):
                     raise PlanError(f"{operation.name} gave {score}, not a number")
                 return lambda: self._score(work, score)
             case KeepValid() as operation:
-                valid = bool(await _answer(operation, operation.by, scene))
+                if inspect.isgenerator(given):
+                    raise PlanError(f"{operation.name} gave a generator, which is always true")
+                valid = bool(given)
                 return lambda: self._select(work, work.parents if valid else (), operation.name)
             case Select() as operation:
-                chosen = {thought.id for thought in await _answer(operation, operation.by, scene)}
+                chosen = {thought.id for thought in given}
                 kept = [thought for thought in work.parents if thought.id in chosen]
                 if len(kept) != len(chosen):
                     raise PlanError(f"{operation.name} chose what is not among the parents")
                 return lambda: self._select(work, kept, operation.name)
-            case Split() as operation:
-                given = await _answer(operation, operation.by, scene)
+            case Split():
                 parts = [(str(text), value) for text, value in given]
                 self._check(parts)
                 return lambda: self._place(work, parts, one_is_one=False)
             case Apply() as operation:
-                parts = _outcomes(await _answer(operation, operation.by, scene), operation.name)
+                parts = _outcomes(given, operation.name)
                 self._check(parts)
                 return lambda: self._place(work, parts, one_is_one=True)
-            case Check() as operation:
-                said = await _answer(operation, operation.by, scene)
-                if said is None:
+            case operation:
+                if given is None:
                     return lambda: _pass(work.parents)
-                if not isinstance(said, str) or not said.strip():
-                    raise PlanError(f"{operation.name} gave {said!r}; say what is wrong, or None")
-                recordable_text(said)
-                return lambda: self._place(work, [(said, None)], one_is_one=True)
-            case Truth() as operation:
-                return await self._compared(work, operation, scene)
-            case Expand() as operation:
-                operation.by(scene)
-                return lambda: _pass(work.parents)
-            case unknown:
-                raise TypeError(f"{type(unknown).__name__} is no operation that can be performed")
+                if not isinstance(given, str) or not given.strip():
+                    raise PlanError(f"{operation.name} gave {given!r}; say what is wrong, or None")
+                recordable_text(given)
+                return lambda: self._place(work, [(given, None)], one_is_one=True)
 
     async def _score(self, work: Work, score: float) -> Sequence[Thought]:
         scored = replace(work.parents[0], score=score)
@@ -189,9 +198,10 @@ class Performer:
     async def _compared(self, work: Work, operation: Truth, scene: Scene) -> Callable[[], Any]:
         """Ground truth is recorded apart, and cannot fail a branch: no plan may learn of it."""
         try:
-            found = await _answer(operation, operation.by, scene)
-            if not isinstance(found, bool | int | float) or not math.isfinite(found):
-                raise PlanError(f"{operation.name} gave {found!r}; return a number or a bool")
+            found = await self._answer(operation, operation.by, scene)
+            with contained():
+                if not isinstance(found, bool | int | float) or not math.isfinite(found):
+                    raise PlanError(f"{operation.name} gave {found!r}; return a number or a bool")
         except Exception as error:
             found = reason(error)
 
@@ -205,38 +215,41 @@ class Performer:
 
         return record
 
+    async def _answer(
+        self, operation: Operation, function: Callable[[Scene], Any], scene: Scene
+    ) -> Any:
+        """What a user's function gives, awaited where it has to be, within the operation's time."""
+        began, patience = time.monotonic(), operation.timeout
+        try:
+            if patience is not None and not waits(function):
+                given = await aside(lambda: function(scene), patience, operation.name)
+            else:
+                with contained():
+                    given = function(scene)
+            if inspect.isawaitable(given):
+                given = await awaited(given, self._left(operation, began))
+        except OverdueError:
+            raise PlanError(f"{operation.name} gave no answer{_within(operation)}") from None
+        if inspect.isasyncgen(given):
+            raise PlanError(f"{operation.name} gave an async generator; return what it yields")
+        return given
+
+    def _left(self, operation: Operation, began: float) -> float | None:
+        """Seconds that a function may still be awaited. What counts as free is not cancelled when
+        the run's time is up, so that it is held to that here."""
+        deadline = self.recording.spending.deadline if operation.free else None
+        if operation.timeout is not None:
+            deadline = began + operation.timeout
+        return None if deadline is None else max(deadline - time.monotonic(), 0.0)
+
 
 async def _pass(thoughts: Sequence[Thought]) -> Sequence[Thought]:
     return thoughts
 
 
-async def _answer(operation: Operation, function: Callable[[Scene], Any], scene: Scene) -> Any:
-    """What a user's function gives, awaited where it has to be, within the operation's time."""
-    limit = asyncio.timeout(operation.timeout)
-    try:
-        if operation.timeout is not None and not inspect.iscoroutinefunction(function):
-            given = await aside(lambda: function(scene), operation.timeout, operation.name)
-        else:
-            given = function(scene)
-        if inspect.isawaitable(given):
-            async with limit:
-                given = await given
-        return given
-    except OverdueError:
-        raise PlanError(_late(operation)) from None
-    except TimeoutError:
-        if limit.expired():
-            raise PlanError(_late(operation)) from None
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise PlanError(f"{operation.name} cancelled itself") from None
-
-
-def _late(operation: Operation) -> str:
-    return f"{operation.name} gave no answer within {operation.timeout:g} s"
+def _within(operation: Operation) -> str:
+    limit = operation.timeout
+    return " before the run's time was up" if limit is None else f" within {limit:g} s"
 
 
 def _outcomes(given: Any, name: str) -> list[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..agents.errors import reason
+from ..agents.functions import called
 from ..agents.machines import Work
 from ..agents.thought import Lineage, Scene, Shown, Status, Thought, thought_id
 from .budgets import Spending
@@ -119,7 +120,10 @@ class Recording:
         if thought.id not in self.thoughts:
             self.spending.spend(thought)
         self.thoughts[thought.id] = thought
-        self.observe(thought)
+        try:
+            called(self.observe, thought)
+        except Exception as error:  # who looks on can fail no branch
+            _log.warning("observe= raised", thought=thought.id, reason=reason(error))
         return thought
 
 

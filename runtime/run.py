@@ -10,7 +10,9 @@ from typing import Any
 
 from structlog.contextvars import bound_contextvars
 
-from ..agents.spec import AgentSpec, TaskError
+from ..agents.errors import named, reason
+from ..agents.functions import FunctionError, called
+from ..agents.spec import AgentSpec, Reading, TaskError
 from ..agents.thought import Status, Thought, thought_id
 from ..agents.tool import Workspace
 from ..gates.canonical import recordable, recordable_text
@@ -141,7 +143,7 @@ class Session:
                     self.status, self.reason = RunStatus.CANCELLED, "interrupted"
                 else:
                     self.status = RunStatus.FAILED
-                    self.reason = redacted(str(error)) or type(error).__name__
+                    self.reason = redacted(reason(error))
                 await self._finish_if_possible()
                 raise
             _log.info("run ended", status=self.status.value)
@@ -324,7 +326,8 @@ class Session:
     def _prepare(self) -> None:
         if self.agent.prepare is not None:
             with blaming(self.agent, "prepare="):
-                self.agent.prepare(Workspace(self.folder.absolute()), self.task or "", self.seed)
+                folder = Workspace(self.folder.absolute())
+                called(self.agent.prepare, folder, self.task or "", self.seed)
 
     async def _place_root(self) -> None:
         model = self._history.started.get("model", self.engine.info.model)
@@ -372,7 +375,7 @@ class Session:
         answer = best.text
         if self.agent.answer is not None:
             with blaming(self.agent, "answer="):
-                answer = self.agent.answer(self._live.recording.scene((best,)))
+                answer = called(self.agent.answer, self._live.recording.scene((best,)))
         if not isinstance(answer, str):
             given = type(answer).__name__
             raise TaskError(f"agent {self.agent.name!r}: answer= gave {given}; return a str")
@@ -396,15 +399,23 @@ class Session:
 
 def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
     """Value and policy context that an agent reads in a user's text. Raises :class:`TaskError`."""
+    if not isinstance(task, str):
+        raise TaskError(f"the task is a {type(task).__name__}: give {agent.name!r} a text")
     if not task.strip():
         raise TaskError(f"the task is empty: say what {agent.name!r} shall do")
     try:
         recordable_text(task)
         with blaming(agent, "read=", but=ValueError):
-            reading = agent.read(task)
+            reading = called(agent.read, task)
+    except ValueError as error:
+        raise TaskError(reason(error)) from None
+    if not isinstance(reading, Reading):
+        given = type(reading).__name__
+        raise TaskError(f"agent {agent.name!r}: read= gave {given}; return a Reading")
+    try:
         recordable(reading.value)
     except ValueError as error:
-        raise TaskError(" ".join(str(error).split()) or "read= refuses the task") from None
+        raise TaskError(str(error)) from None
     # As the ledger gives it back.
     return reading.value, None if reading.context is None else joined(reading.context)
 
@@ -416,11 +427,12 @@ def blaming(
     """Say in one line which of the agent's own functions raised; ``but`` passes as it is."""
     try:
         yield
+    except FunctionError as error:
+        raise TaskError(f"agent {agent.name!r}: {function} raised {error}") from error
     except (SecateurError, but):
         raise
     except Exception as error:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TaskError(f"agent {agent.name!r}: {function} raised {said}") from error
+        raise TaskError(f"agent {agent.name!r}: {function} raised {named(error)}") from error
 
 
 def _why_empty(thoughts: tuple[Thought, ...], waiting: list[str]) -> str:

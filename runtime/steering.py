@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ..agents.errors import named
+from ..agents.functions import FunctionError, called
 from ..agents.operations import Ask
 from ..agents.steering import Progress
 from ..gates.control import ALLOW, Control, loosens, tightened
 from ..gates.errors import SecateurError
 from ..gates.policy import Policy
 from ..gates.vocabulary import BoundVocabulary
-from .aside import LeftError, OverdueError, aside
+from .aside import OverdueError, aside
 
 __all__ = ["PATIENCE", "Steering", "SteeringError", "UnlockError"]
 
@@ -78,13 +80,14 @@ class Steering:
         steer = self._operation.steer
         assert steer is not None
         try:
-            return await aside(lambda: steer(progress), self._patience, "steering")
+            return await aside(lambda: called(steer, progress), self._patience, "steering")
         except OverdueError:
             raise SteeringError(
                 f"{self._name} gave no answer within {self._patience:g} s; make it faster"
             ) from None
         except Exception as error:
-            raise SteeringError(f"{self._name} raised {_said(error)}") from error
+            said = str(error) if isinstance(error, FunctionError) else named(error)
+            raise SteeringError(f"{self._name} raised {said}") from error
 
     def _read(self, given: Any) -> dict[str, Control]:
         if not isinstance(given, Mapping):
@@ -106,8 +109,3 @@ class Steering:
                     "penalise(NATS) or boost(NATS)"
                 ) from None
         return found
-
-
-def _said(error: BaseException) -> str:
-    named = str(error) if isinstance(error, LeftError) else f"{type(error).__name__}: {error}"
-    return " ".join(named.split())

@@ -17,7 +17,6 @@ from secateur.agents.errors import PlanError
 from secateur.agents.operations import Act
 from secateur.agents.plan import act, generate, split
 from secateur.agents.spec import AgentSpec
-from secateur.agents.thought import Status
 from secateur.agents.tool import Call, Tool, ToolError, Workspace, tool
 from secateur.runtime.ledger.events import RunStatus
 
@@ -213,7 +212,7 @@ def test_agents_are_defined_without_langchain() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "asynchronous", "langchain"])
-async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
+async def test_a_tool_that_takes_too_long_is_unknown_and_its_branch_alone_waits(
     scripted: Callable[..., Any], tmp_path: Path, kind: str
 ) -> None:
     def sleep(seconds: float) -> str:
@@ -239,11 +238,19 @@ async def test_a_tool_that_takes_too_long_fails_its_branch_alone(
     result = await agent.run("x", engine=scripted(str), ledger=tmp_path / "x.db")
     assert time.monotonic() - began < 10
     assert [thought.text for thought in result.kept] == ["done"]
-    (failed,) = [t for t in result.thoughts if t.status is Status.FAILED]
-    assert failed.reason == f"{slow.name} gave no answer within 0.2 s; what it did is unknown"
+    (unknown,) = result.waiting
+    assert unknown.reason == (
+        f"nobody knows whether {slow.name} was run: it gave no answer within 0.2 s"
+    )
     with AuditLog(tmp_path / "x.db") as audit:
         kinds = [event.kind for event in audit.events(result.run_id)]
-    assert kinds.count("tool_intended") == kinds.count("tool_returned") == 2
+        (waits,) = audit.waiting(result.run_id)
+    assert [kinds.count(kind) for kind in ("tool_intended", "tool_returned", "escalated")] == [
+        2,
+        1,
+        1,
+    ]
+    assert (waits.thought, waits.about, waits.tool) == (unknown.id, "tool", slow.name)
 
 
 async def test_what_a_langchain_tool_raises_is_a_failed_thought(
