@@ -48,14 +48,15 @@ def digest(value: Any) -> str:
 def recordable(value: Any) -> bytes:
     """The canonical JSON of a value that a parser, a tool call or a user's function gives.
 
-    Raises ``ValueError``, in one line that names the remedy, where the ledger could not hold it, or
-    could not give it back as it was.
+    Raises ``ValueError`` or ``TypeError``, in one line that names the remedy, where the ledger could
+    not hold it, or could not give it back as it was.
     """
     try:
         _check(value, DEEPEST)
         spelt = _spelt(value)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
             f"the value cannot be recorded: {error}; give plain JSON data: texts, finite numbers, "
             "booleans, None, and lists and dicts of these with texts as keys"
         ) from None

@@ -407,15 +407,12 @@ def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
         recordable_text(task)
         with blaming(agent, "read=", but=ValueError):
             reading = called(agent.read, task)
+            if not isinstance(reading, Reading):
+                given = type(reading).__name__
+                raise TaskError(f"agent {agent.name!r}: read= gave {given}; return a Reading")
+            recordable(reading.value)
     except ValueError as error:
         raise TaskError(reason(error)) from None
-    if not isinstance(reading, Reading):
-        given = type(reading).__name__
-        raise TaskError(f"agent {agent.name!r}: read= gave {given}; return a Reading")
-    try:
-        recordable(reading.value)
-    except ValueError as error:
-        raise TaskError(str(error)) from None
     # As the ledger gives it back.
     return reading.value, None if reading.context is None else joined(reading.context)
 

@@ -397,7 +397,7 @@ def _named(blob: ErasedBlob) -> dict[str, Any]:
 def _recordable(value: Any, whose: str) -> bytes:
     try:
         return recordable(value)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise LedgerError(f"{whose}: {error}") from None
 
 
