@@ -8,7 +8,10 @@ from sqlalchemy.engine import Connection
 
 from ...agents.thought import Status
 from . import tables
-from .events import About
+from .chain import from_text
+from .events import About, RunStatus
+from .reading.fetch import by_index, contents
+from .standing import Asked, read_chain
 
 __all__ = ["Waiting", "waiting"]
 
@@ -38,26 +41,55 @@ class Waiting:
 
 
 def waiting(connection: Connection, run: str | None = None) -> list[Waiting]:
-    """All that waits for a person, oldest first; of one run, or of all."""
+    """All that waits for a person, oldest first; of one run, or of all.
+
+    What is shown comes from the chain. Of one run the whole chain is read; among all, those runs
+    are read that the derived tables or their own end name, and what a changed row hides beyond
+    these is for verification to find. Raises :class:`LedgerError` where a chain or a text is not
+    as it was written.
+    """
+    runs = _candidates(connection) if run is None else [run]
+    found = [each for id in runs for each in _of(connection, id)]
+    return sorted(found, key=lambda each: (each.at, each.thought))
+
+
+def _candidates(connection: Connection) -> list[str]:
     row = tables.thought.c
-    query = sa.select(tables.thought).where(row.status == Status.ESCALATED.value)
-    if run is not None:
-        query = query.where(row.run_id == run)
+    derived = sa.select(row.run_id).where(row.status == Status.ESCALATED.value).distinct()
+    ended = sa.text(
+        f"SELECT run_id FROM event {by_index(connection, 'finished')} WHERE kind = 'run_finished' "
+        f'AND body LIKE \'%"status":"{RunStatus.ESCALATED.value}"%\''
+    )
+    return sorted({*connection.execute(derived).scalars(), *connection.execute(ended).scalars()})
+
+
+def _of(connection: Connection, run: str) -> list[Waiting]:
+    chain = read_chain(connection, run)
+    waits = chain.standing.waits
+    texts = {id: from_text(asked.event.blobs)["text"] for id, asked in waits.items()}
+    written = contents(connection, list(texts.values()))
     return [
-        Waiting(
-            run=found["run_id"],
-            thought=found["id"],
-            agent=found["agent"],
-            about="tool" if found["action"] is None else "verdict",
-            at=found["at"],
-            operation=found["operation"],
-            tag=found["tag"],
-            reading=found["reading"],
-            score=found["reached"],
-            threshold=found["threshold"],
-            tool=found["acted"],
-            reason=found["reason"],
-            text=found["text"],
-        )
-        for found in connection.execute(query.order_by(row.at, row.id)).mappings()
+        _waiting(run, chain.started["agent"], asked, written[texts[id]])
+        for id, asked in waits.items()
     ]
+
+
+def _waiting(run: str, agent: str, asked: Asked, text: bytes | None) -> Waiting:
+    body = asked.body
+    judgement = body["judgement"] or {}
+    cause = next(iter(judgement.get("crossings", ())), {})
+    return Waiting(
+        run=run,
+        thought=str(asked.event.thought_id),
+        agent=agent,
+        about=asked.about,
+        at=asked.event.at,
+        operation=body["operation"],
+        tag=cause.get("tag"),
+        reading=cause.get("reading"),
+        score=cause.get("score"),
+        threshold=cause.get("threshold"),
+        tool=body["acted"],
+        reason=asked.reason,
+        text="" if text is None else text.decode(),
+    )

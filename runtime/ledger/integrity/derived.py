@@ -5,18 +5,19 @@ from typing import Any, Final
 
 import orjson
 
-from .. import tables
+from .. import standing, tables
 from ..chain import from_text
 from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row
 from ..events import EventKind
 from .damage import DamageError, DamageKind, cut_off
 from .links import COLUMNS
 
-__all__ = ["Derivation", "check_derived"]
+__all__ = ["Derivation", "check_derived", "read_body"]
 
 _REMEDY: Final = "run `secateur db rebuild`"
 _RECORDING: Final = frozenset({EventKind.JUDGED.value, EventKind.PLACED.value})
 _TELLING: Final = _RECORDING | {kind.value for kind in CHANGING}
+_READ: Final = _TELLING | {kind.value for kind in standing.TELLING}
 _KINDS: Final = frozenset(kind.value for kind in EventKind)
 _THOUGHT: Final = {name: place for place, name in enumerate(tables.thought.c.keys())}
 
@@ -34,8 +35,14 @@ class Derivation:
         """By event."""
         self._recorded_by: dict[int, str] = {}
 
-    def take(self, columns: tuple, named: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
-        """Apply one event, its columns in the order of :class:`.Link`.
+    def take(
+        self,
+        columns: tuple,
+        body: Mapping[str, Any],
+        named: Mapping[str, str],
+        contents: Mapping[str, bytes],
+    ) -> None:
+        """Apply one event, its columns in the order of :class:`.Link`, its body read.
 
         ``named`` are the digests of its blobs by name, ``contents`` their bytes by digest, empty
         for those that were erased. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for an
@@ -43,11 +50,8 @@ class Derivation:
         """
         kind = columns[2]
         if kind not in _TELLING:
-            if kind not in _KINDS:
-                raise ValueError(f"{kind!r} is no kind of event")
             return
         event = dict(zip(COLUMNS, columns, strict=True))
-        body = _read(columns[11])
         if kind in _RECORDING:
             self._record(event, body, named, contents)
             return
@@ -77,7 +81,15 @@ class Derivation:
             self.scores[id, row[2]] = row
 
 
-def _read(text: str) -> Any:
+def read_body(kind: str, text: str) -> Mapping[str, Any] | None:
+    """An event's body, where something follows from it; None for the other kinds.
+
+    Raises ``ValueError`` for what is no event.
+    """
+    if kind not in _READ:
+        if kind not in _KINDS:
+            raise ValueError(f"{kind!r} is no kind of event")
+        return None
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:  # a lone surrogate, which only Python's own reader takes

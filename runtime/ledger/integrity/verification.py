@@ -26,7 +26,7 @@ from ..chain import blob_digest, from_text
 from ..errors import LedgerError
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
-from .derived import Derivation
+from .derived import Derivation, read_body
 from .sweep import Span, Sweep, sweeping
 from .walk import Marks, Walked, policy_fault, walk
 from .witness import Witnessed, witnessed
@@ -271,7 +271,9 @@ def rebuild(engine: Engine, run: str | None = None) -> int:
                     named = [from_text(columns[10]) for columns in batch]
                     contents = _contents(sweep, named)
                     for columns, names in zip(batch, named, strict=True):
-                        derived.take(columns, names, contents)
+                        body = read_body(columns[2], columns[11])
+                        if body is not None:
+                            derived.take(columns, body, names, contents)
                 _replace(connection, id, derived)
                 made += len(derived.thoughts)
     return made

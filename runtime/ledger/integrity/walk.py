@@ -13,8 +13,9 @@ from ....gates.canonical import digest as digest_of
 from .. import tables
 from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..events import EventKind
+from ..standing import TELLING, ContradictionError, Standing
 from .damage import Damage, DamageError, DamageKind, cut_off
-from .derived import Derivation, check_derived
+from .derived import Derivation, check_derived, read_body
 from .diagnosis import broken_link, gap
 from .links import Link, link_hash
 from .sweep import Span, Sweep
@@ -120,6 +121,7 @@ class _Run:
         for mark in marks:
             self.marks.setdefault(mark.seq, []).append(mark)
         self.erasures = {digest: (seq, at) for digest, _, seq, at in beside.erasures.get(run, ())}
+        self.standing = Standing()
         self.derivation = Derivation(self.row["agent"] if self.row else "")
         self.expected, self.bound = 0, ""
         self.head: str = GENESIS
@@ -160,10 +162,7 @@ class _Run:
             whole, bad = self._linked(batch)
             try:
                 contents = self._contents(whole)
-                if self.derived:
-                    self._derive(whole, contents)
-                else:
-                    self._erasing(whole)
+                self._follow(whole, contents)
             except DamageError as earlier:
                 raise self._first(earlier, whole) from None
             if bad is not None:
@@ -284,19 +283,23 @@ class _Run:
             )
         raise DamageError(seq, DamageKind.CHANGED, f"the {name} of event {seq} was changed")
 
-    def _derive(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
+    def _follow(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
+        """What each event says against what the ones before it allow, and what is made from it."""
         for columns, named in whole:
-            if columns[2] == EventKind.ERASED:
-                self._erased(columns)
             try:
-                self.derivation.take(columns, named, contents)
+                body = read_body(columns[2], columns[11])
+                if body is None:
+                    continue
+                if columns[2] == EventKind.ERASED:
+                    self._erased(columns)
+                if columns[2] in TELLING:
+                    self.standing.take(Link._make(columns), body)
+                if self.derived:
+                    self.derivation.take(columns, body, named, contents)
+            except ContradictionError as wrong:
+                raise DamageError(wrong.seq, DamageKind.CHANGED, wrong.reason) from None
             except (KeyError, ValueError, TypeError) as error:
                 raise _unreadable(columns[1], error) from None
-
-    def _erasing(self, whole: list[tuple[tuple, dict]]) -> None:
-        for columns, _ in whole:
-            if columns[2] == EventKind.ERASED:
-                self._erased(columns)
 
     def _erased(self, columns: tuple) -> None:
         """An event that erased blobs of this run: they are gone, and their rows say the same."""
