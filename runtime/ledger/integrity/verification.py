@@ -27,6 +27,7 @@ from ..errors import LedgerError
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
 from .derived import Derivation, read_body
+from .schema import schema_damages, statements
 from .sweep import Span, Sweep, sweeping
 from .walk import Marks, Walked, policy_fault, walk
 from .witness import Witnessed, witnessed
@@ -123,6 +124,7 @@ def _verify(
     damages = [damage for part in parts for damage in part.damages]
     damages += _gone(sweep, witness, run)
     damages += witness.damages
+    damages += schema_damages(sweep)
     if run is None:
         damages += _wrong_policies(sweep)
         if not damages:
@@ -255,13 +257,16 @@ def _nameless(sweep: Sweep, stored: int, named: int) -> list[Damage]:
 
 
 def rebuild(engine: Engine, run: str | None = None) -> int:
-    """Make the derived tables anew from the events; how many thoughts there are.
+    """Make the derived tables anew from the events, and the triggers, views and indexes as they
+    should be; how many thoughts there are.
 
     ``engine`` must be open for writing.
     """
     made = 0
     with engine.begin() as connection:
         sweep = Sweep(connection)
+        for statement in statements(sweep):
+            sweep.execute(statement)
         spans = sweep.spans(_SPAN) if run is None else [Span(run, None, 0, alone=True)]
         for span in spans:
             agents = {id: rows[0][1] for id, rows in sweep.of(tables.run, span).items()}
