@@ -313,6 +313,20 @@ class Told:
             for _, again in triggers:
                 connection.execute(again)
 
+    def forget_words(self, run: str, upto: int | None = None) -> None:
+        """Take a run out of the full-text index: all of it, or all beyond an event."""
+        here = f"WHERE run_id = '{run}'"
+        with closing(outside(self.url)) as connection:
+            if upto is None:
+                connection.execute(f"DELETE FROM passage {here}")
+                connection.execute(f"DELETE FROM passage_mark {here}")
+                return
+            beyond = f"SELECT id FROM thought {here} AND seq <= {upto}"
+            connection.execute(f"DELETE FROM passage {here} AND thought_id NOT IN ({beyond})")
+            connection.execute(
+                f"UPDATE passage_mark SET upto = {upto}, settled = false {here} AND upto > {upto}"
+            )
+
     def insert(self, table: str, row: tuple) -> None:
         """Add a row, as any program could."""
         values = ", ".join("?" for _ in row)

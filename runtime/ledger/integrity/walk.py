@@ -15,7 +15,7 @@ from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..events import EventKind
 from ..standing import TELLING, ContradictionError, Standing
 from .damage import Damage, DamageError, DamageKind, cut_off
-from .derived import Derivation, check_derived, read_body
+from .derived import Derivation, Spoken, check_derived, check_passages, read_body
 from .diagnosis import broken_link, gap
 from .links import Link, link_hash
 from .sweep import Span, Sweep
@@ -23,6 +23,10 @@ from .sweep import Span, Sweep
 __all__ = ["Mark", "Marks", "Walked", "policy_fault", "walk"]
 
 _BATCH: Final = 512
+_DERIVED: Final = (
+    *(tables.thought, tables.tag_score, tables.decision),
+    *(tables.passage, tables.passage_mark),
+)
 _BOUND: Final = ("policy", "model", "tokenizer", "vocabulary")
 """Digests that a resumed run has in common with its start; its code may be newer."""
 
@@ -62,13 +66,17 @@ class _Beside:
     thoughts: Mapping[str, list[tuple]]
     scores: Mapping[str, list[tuple]]
     decisions: Mapping[str, list[tuple]]
+    passages: Mapping[str, list[tuple]]
+    marks: Mapping[str, list[tuple]]
 
     @property
     def known(self) -> set[str]:
         """Every run that is named anywhere here."""
-        return {
-            *self.runs, *self.erasures, *self.thoughts, *self.scores, *self.decisions
-        }  # fmt: skip
+        tables = (
+            *(self.runs, self.erasures, self.thoughts, self.scores, self.decisions),
+            *(self.passages, self.marks),
+        )
+        return {run for table in tables for run in table}
 
 
 def walk(sweep: Sweep, span: Span, marks: Marks, *, derived: bool) -> Walked:
@@ -85,10 +93,7 @@ def _walk(sweep: Sweep, span: Span, marks: Marks, derived: bool) -> Walked:
         {row[0]: row for row in sweep.rows("SELECT digest, name, body FROM policy")},
         sweep.of(tables.run, span),
         sweep.of(tables.erasure, span),
-        *(
-            sweep.of(table, span) if derived else {}
-            for table in (tables.thought, tables.tag_score, tables.decision)
-        ),
+        *(sweep.of(table, span) if derived else {} for table in _DERIVED),
     )
     walked, seen = Walked(), set[str]()
     for run, links in groupby(sweep.events(span), key=itemgetter(0)):
@@ -123,6 +128,7 @@ class _Run:
         self.erasures = {digest: (seq, at) for digest, _, seq, at in beside.erasures.get(run, ())}
         self.standing = Standing()
         self.derivation = Derivation(self.row["agent"] if self.row else "")
+        self.spoken = Spoken()
         self.expected, self.bound = 0, ""
         self.head: str = GENESIS
         self.digests: Mapping[str, str] = {}
@@ -287,6 +293,8 @@ class _Run:
         """What each event says against what the ones before it allow, and what is made from it."""
         for columns, named in whole:
             try:
+                if self.derived:
+                    self.spoken.take(columns, named, contents)
                 body = read_body(columns[2], columns[11])
                 if body is None:
                     continue
@@ -367,6 +375,13 @@ class _Run:
                 self.beside.thoughts.get(self.run, ()),
                 self.beside.scores.get(self.run, ()),
                 self.beside.decisions.get(self.run, ()),
+                last,
+            )
+            check_passages(
+                self.spoken,
+                self.beside.passages.get(self.run, ()),
+                self.beside.marks.get(self.run, ()),
+                self.standing.ended,
                 last,
             )
 
