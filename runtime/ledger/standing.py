@@ -6,12 +6,14 @@ write to them, so nobody decides, resumes, erases or verifies by what they say.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ...agents.thought import Status
+from ...gates.canonical import canonical_json
 from ...gates.verdict import Action
 from . import tables
 from .chain import GENESIS, from_text
@@ -30,6 +32,7 @@ TELLING: Final = frozenset(
         EventKind.JUDGED,
         EventKind.PLACED,
         EventKind.SELECTED,
+        EventKind.BACKED_UP,
         EventKind.TOOL_INTENDED,
         EventKind.TOOL_RETURNED,
         EventKind.ESCALATED,
@@ -72,6 +75,8 @@ class _Call:
 
     seq: int
     tool: str
+    digest: str | None
+    """Of tool and arguments; None where these are not at hand."""
 
 
 @dataclass(slots=True)
@@ -92,13 +97,16 @@ class Standing:
 
     _recorded_by: dict[str, int] = field(default_factory=dict)
     _calls: dict[str, _Call] = field(default_factory=dict)
+    _judged: dict[str, str] = field(default_factory=dict)
+    """The digest of the call that a thought was judged for, where it was recorded."""
     _barred: set[str] = field(default_factory=set)
     """Thoughts below which no tool may be called: cut, refused or waiting, and all below them."""
     _freed: dict[str, int] = field(default_factory=dict)
     """Thoughts that a person approved, by the event that says so."""
 
-    def take(self, event: Link, body: Mapping[str, Any]) -> None:
-        """Take the next event of a kind in :data:`TELLING`, its body read.
+    def take(self, event: Link, body: Mapping[str, Any], arguments: bytes = b"") -> None:
+        """Take the next event of a kind in :data:`TELLING`, its body read; ``arguments`` are those
+        of a tool call that it intends, as JSON, where they are at hand.
 
         Raises :class:`ContradictionError` where what came before does not allow it, and
         ``KeyError``, ``TypeError`` or ``ValueError`` for one that cannot be read.
@@ -110,8 +118,11 @@ class Standing:
                 for id in body["dropped"]:
                     self.status[id] = Status.DROPPED.value
                     self.waits.pop(id, None)
+            case EventKind.BACKED_UP:
+                if body.get("approved"):  # what a person let pass goes on as another thought
+                    self.status[_thought(event)] = Status.DROPPED.value
             case EventKind.TOOL_INTENDED:
-                self._intended(event, body)
+                self._intended(event, body, arguments)
             case EventKind.TOOL_RETURNED:
                 self._returned(event, body)
             case EventKind.ESCALATED:
@@ -135,6 +146,8 @@ class Standing:
         action = None if judgement is None else judgement["action"]
         if status is Status.KEPT and action is not None and action not in _PASSES:
             raise _wrong(event, f"keeps thought {id}, whose verdict is {action}")
+        if "call" in body:
+            self._judged[id] = body["call"]["digest"]
         call = self._calls.get(id)
         if status is Status.ESCALATED:
             if event.kind == EventKind.JUDGED and action == _ASKS:
@@ -163,10 +176,15 @@ class Standing:
                     f"event {call.seq} calls {call.tool} below thought {parent}, which was cut or "
                     "waited for a person",
                 )
+            if call.digest is not None and self._judged.get(parent, call.digest) != call.digest:
+                raise ContradictionError(
+                    call.seq,
+                    f"event {call.seq} calls {call.tool} otherwise than {parent} was judged for",
+                )
 
-    def _intended(self, event: Link, body: Mapping[str, Any]) -> None:
+    def _intended(self, event: Link, body: Mapping[str, Any], arguments: bytes) -> None:
         id, tool = _thought(event), body["tool"]
-        self._calls[id] = _Call(event.seq, tool)
+        self._calls[id] = _Call(event.seq, tool, _digest(tool, arguments) if arguments else None)
         self.open[id] = tool
 
     def _returned(self, event: Link, body: Mapping[str, Any]) -> None:
@@ -193,6 +211,8 @@ class Standing:
         waits = id in self.open if about == "tool" else asked is not None and about == asked.about
         if not waits:
             raise _wrong(event, f"decides on thought {id}, which did not wait for a person")
+        if about == "verdict" and body.get("call") not in (None, self._judged.get(id)):
+            raise _wrong(event, f"decides on another call than thought {id} was judged for")
         self.settled.add(id)
         self.waits.pop(id, None)
         self.open.pop(id, None)
@@ -203,6 +223,12 @@ class Standing:
             self._freed[id] = event.seq
         else:
             self._barred.add(id)
+
+
+def _digest(tool: str, arguments: bytes) -> str:
+    """SHA-256 of the canonical JSON of both, as a judgement names a call; the arguments are stored
+    as that already."""
+    return sha256(b"[%s,%s]" % (canonical_json(tool), arguments)).hexdigest()
 
 
 def _thought(event: Link) -> str:

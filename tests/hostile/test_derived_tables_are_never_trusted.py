@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,42 @@ async def test_a_tool_that_is_called_below_a_cut_or_refused_thought_is_damage(ho
         assert found
         with pytest.raises(LedgerError):
             await home.resume(run.run_id)
+
+
+async def test_a_call_or_a_decision_on_another_call_than_was_judged_is_damage(home):
+    run = await home.run("escalate")
+    judged = _body(home, run.run_id, "judged") | {"call": {"tool": "stamp", "digest": "0" * 64}}
+    blobs = _blobs(home, run.run_id, "judged")
+    home.append(run.run_id, "resumed", {"digests": _digests(home, run.run_id), "by": "runtime"})
+    home.append(run.run_id, "judged", judged, thought_id="e" * 16, attempt=0, blobs=blobs)
+    home.forge("UPDATE passage_mark SET settled = false")
+    waits = [reason for reason in home.reasons() if "thought table" not in reason]
+    assert waits == home.alone == []
+    other = decided() | {"call": "1" * 64}
+    who = {"actor": "person:ada", "thought_id": "e" * 16}
+    if _file(home):
+        copy = str(shutil.copy(home.urls["owner"], home.folder / "copy.db"))
+        there = Home(dict.fromkeys(home.urls, copy), home.folder, home.engine)
+        there.append(run.run_id, "decided", other, **who)
+        assert any("decides on another call" in reason for reason in there.reasons())
+        assert any("decides on another call" in reason for reason in there.alone)
+    home.append(run.run_id, "decided", decided() | {"call": "0" * 64}, **who)
+    with closing(outside(home.urls["owner"])) as connection:
+        mark = "?" if _file(home) else "%s"
+        digest = sha256(b"salt" + b"{}").hexdigest()
+        connection.execute(
+            f"INSERT INTO blob VALUES ({mark}, {mark}, {mark})", (digest, b"salt", b"{}")
+        )
+    named = as_text({"arguments": digest})
+    home.append(run.run_id, "tool_intended", {"tool": "stamp"}, thought_id="f" * 16, blobs=named)
+    returned = {"tool": "stamp", "ok": True}
+    home.append(run.run_id, "tool_returned", returned, thought_id="f" * 16, actor="tool:stamp")
+    placed = _body(home, run.run_id, "placed") | {"acted": "stamp", "parents": ["e" * 16]}
+    text = json.loads(blobs)["text"]
+    given = {"thought_id": "f" * 16, "attempt": 0, "blobs": as_text({"text": text})}
+    home.append(run.run_id, "placed", placed, **given)
+    assert any("otherwise than" in reason for reason in home.reasons())
+    assert any("otherwise than" in reason for reason in home.alone)
 
 
 def _body(home: Home, run: str, kind: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from secateur import Agent, AuditLog, Sampling
+from secateur import Agent, AuditLog, Policy, Sampling
 from secateur.agents.plan import generate
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.errors import LedgerError
@@ -68,7 +68,9 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path, scripted) -> str:
         name = f"finds_{tmp_path.name[-40:]}".lower()
         execute(server.get_uri("postgres"), f'CREATE DATABASE "{name}"')
         where = server.get_uri(name)
-    await SAYER.run("hello", policy="observe", engine=scripted(lambda _: "hello"), ledger=where)
+    await SAYER.run(
+        "hello", policy=Policy(name="nothing"), engine=scripted(lambda _: "hello"), ledger=where
+    )
     return where
 
 
@@ -214,11 +216,13 @@ BEHIND = {
         "CREATE RULE hide AS ON DELETE TO event DO INSTEAD NOTHING"
     ),
     "the table event was changed": "ALTER TABLE event ENABLE ROW LEVEL SECURITY",
-    "the row policy some on thought was put in": (
-        "CREATE POLICY some ON thought USING (status <> 'pruned')"
+    "the row policy few on thought was put in": (
+        "CREATE POLICY few ON thought USING (status <> 'pruned')"
     ),
     "the table thought was changed": "CREATE TABLE more () INHERITS (thought)",
-    "the constraint pk_event on event is missing": "ALTER TABLE event DROP CONSTRAINT pk_event CASCADE",
+    "the constraint pk_event on event is missing": (
+        "ALTER TABLE event DROP CONSTRAINT pk_event CASCADE"
+    ),
     "is shadowed by one in the schema aside": (
         "CREATE SCHEMA aside; CREATE TABLE aside.blob (x int); "
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, aside', "
@@ -293,7 +297,7 @@ def change(url: str, statement: str) -> None:
 
 
 CHANGES = {
-    "an event": "UPDATE event SET body = replace(body, 'hello', 'other') WHERE seq = 1",
+    "an event": "UPDATE event SET body = body || ' ' WHERE seq = 1",
     "an actor": "UPDATE event SET actor = 'other' WHERE seq = 2",
     "bytes": "UPDATE blob SET salt = bytes WHERE length(bytes) > 8",
     "a missing event": "DELETE FROM event WHERE seq = 2",
@@ -315,7 +319,9 @@ def test_no_checkpoint_is_signed_over_damage_unless_it_says_so(url, signing, wha
 
 async def test_what_was_signed_unverified_is_verified_the_next_time(url, signing, scripted):
     assert sign(url, signing).verified is True
-    await SAYER.run("hello", policy="observe", engine=scripted(lambda _: "hello"), ledger=url)
+    await SAYER.run(
+        "hello", policy=Policy(name="nothing"), engine=scripted(lambda _: "hello"), ledger=url
+    )
     change(url, "UPDATE event SET actor = 'other' WHERE kind = 'judged'")
     assert sign(url, signing, unverified=True).verified is False
     with pytest.raises(LedgerError, match="no checkpoint was made"):

@@ -74,15 +74,16 @@ _POSTGRESQL: Final = {
         f"FROM pg_class c WHERE c.relnamespace = {_HOME} AND c.relname = ANY(%s)"
     ),
     "function": (
-        f"SELECT DISTINCT CASE p.pronamespace WHEN {_HOME} THEN '' "
+        f"SELECT CASE p.pronamespace WHEN {_HOME} THEN '' "
         "ELSE p.pronamespace::regnamespace || '.' END || p.proname, p.prosrc || "
         "CASE WHEN p.prosecdef THEN ', as its definer' ELSE '' END || "
         "CASE WHEN p.proconfig IS NULL OR array_to_string(p.proconfig, ';') = "
         "'search_path=pg_catalog, ' || (SELECT nspname FROM pg_namespace "
         f"WHERE oid = {_HOME}) || ', pg_temp' "
         "THEN '' ELSE ', with ' || array_to_string(p.proconfig, ';') END "
-        "FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid "
-        f"WHERE t.tgrelid IN ({_RELATIONS}) AND NOT t.tgisinternal"
+        f"FROM pg_proc p WHERE p.prorettype = 'trigger'::regtype AND (p.pronamespace = {_HOME} OR "
+        f"p.oid IN (SELECT t.tgfoid FROM pg_trigger t WHERE t.tgrelid IN ({_RELATIONS}) "
+        "AND NOT t.tgisinternal))"
     ),
     "trigger": (
         "SELECT t.tgname || ' on ' || t.tgrelid::regclass, pg_get_triggerdef(t.oid) || "
@@ -184,8 +185,8 @@ def _differences(sweep: Sweep, found: Schema, known: Schema) -> Iterator[Damage]
                 how = "is disabled" if there[name].endswith(", disabled") else "was changed"
                 yield _damage(DamageKind.CHANGED, f"the {kind} {name} {how}: {mend}")
         for name in sorted(there.keys() - should.keys()):
-            # A table or view of somebody's own guards nothing and is asked by nobody.
-            if sweep.postgresql or kind == "trigger":
+            # Somebody's own table in a file, or function, does nothing without a trigger.
+            if kind == "trigger" or (sweep.postgresql and kind != "function"):
                 yield _damage(DamageKind.CHANGED, f"the {kind} {name} was put in: {remedy}")
 
 

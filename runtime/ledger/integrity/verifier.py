@@ -394,11 +394,13 @@ def check_run(db: sqlite3.Connection, run: str, marks: dict[int, list]) -> int:
             bound = sha256(canonical(body["digests"]))
         if event["digests"] != bound:
             raise Wrong(f"event {seq} is bound to other digests than its run")
-        for name, digest in blobs.items():
-            check_blob(db, seq, name, digest, erasures, gone)
+        contents = {
+            name: check_blob(db, seq, name, digest, erasures, gone)
+            for name, digest in blobs.items()
+        }
         if event["kind"] == "erased":
             check_erased(event, body, erasures, gone)
-        fates.take(event, body)
+        fates.take(event, body, contents.get("arguments", b""))
         expected, head = seq + 1, hash
     if expected == 0:
         raise Wrong("all of its events are missing")
@@ -418,13 +420,15 @@ class Fates:
     def __init__(self) -> None:
         self.recorded: dict[str, int] = {}
         self.waits: dict[str, str] = {}  # thought: what a person decides on, "verdict" or "tool"
-        self.calls: dict[str, tuple[int, str]] = {}  # thought: its intent and tool
+        # thought: its intent, the tool, and the digest of tool and arguments (or None)
+        self.calls: dict[str, tuple[int, str, str | None]] = {}
+        self.judged: dict[str, str] = {}  # the digest of the call that a thought was judged for
         self.open: set[str] = set()  # calls without an end
         self.decided: set[str] = set()
         self.barred: set[str] = set()  # cut, refused or waiting, and all below
         self.freed: dict[str, int] = {}  # approved, by which event
 
-    def take(self, event: Row, body: Row) -> None:
+    def take(self, event: Row, body: Row, arguments: bytes = b"") -> None:
         """Raises Wrong for what the events before do not allow."""
         kind, seq, id = event["kind"], event["seq"], event["thought_id"]
         if kind in ("decided", "erased"):
@@ -437,7 +441,9 @@ class Fates:
             for dropped in body["dropped"]:
                 self.waits.pop(dropped, None)
         elif kind == "tool_intended":
-            self.calls[id] = (seq, body["tool"])
+            tool = body["tool"]
+            spelt = b"[" + canonical(tool) + b"," + arguments + b"]"
+            self.calls[id] = (seq, tool, sha256(spelt) if arguments else None)
             self.open.add(id)
         elif kind == "tool_returned":
             if id not in self.calls or self.calls[id][1] != body["tool"]:
@@ -458,6 +464,8 @@ class Fates:
             verdict = body["judgement"]["action"]
         if status == "kept" and verdict not in (None, "allow", "flag"):
             raise Wrong(f"event {seq} keeps thought {id}, whose verdict is {verdict}")
+        if "call" in body:
+            self.judged[id] = body["call"]["digest"]
         if status == "escalated":
             if event["kind"] == "judged" and verdict == "escalate":
                 self.waits[id] = "verdict"
@@ -466,7 +474,7 @@ class Fates:
             elif id not in self.decided:
                 raise Wrong(f"event {seq} lets thought {id} wait, which nothing escalated")
         if event["kind"] == "placed" and id in self.calls:
-            intent, tool = self.calls[id]
+            intent, tool, call = self.calls[id]
             if body["acted"] != tool:
                 raise Wrong(f"event {seq} says that another tool was called than event {intent}")
             for parent in body["parents"]:
@@ -474,6 +482,10 @@ class Fates:
                     raise Wrong(
                         f"event {intent} calls {tool} below thought {parent}, which was cut or "
                         "waited for a person"
+                    )
+                if call is not None and self.judged.get(parent, call) != call:
+                    raise Wrong(
+                        f"event {intent} calls {tool} otherwise than {parent} was judged for"
                     )
         if id in self.decided:
             return
@@ -486,6 +498,8 @@ class Fates:
         about = body["about"]
         if not (id in self.open if about == "tool" else self.waits.get(id) == about):
             raise Wrong(f"event {seq} decides on thought {id}, which did not wait for a person")
+        if about == "verdict" and body.get("call") not in (None, self.judged.get(id)):
+            raise Wrong(f"event {seq} decides on another call than thought {id} was judged for")
         self.decided.add(id)
         self.waits.pop(id, None)
         self.open.discard(id)
@@ -519,13 +533,14 @@ def check_start(db: sqlite3.Connection, row: Row, event: Row, body: Row, blobs: 
 
 def check_blob(
     db: sqlite3.Connection, seq: int, name: str, digest: str, erasures: Row, gone: Row
-) -> None:
+) -> bytes:
+    """The bytes; empty where they were erased."""
     blob = next(rows(db, "blob", "WHERE digest = ?", (digest,)), None)
     if blob is None:
         raise Wrong(f"the {name} of event {seq} is missing")
     try:
         if blob_digest(blob["salt"], blob["bytes"]) == digest:
-            return
+            return blob["bytes"]
     except TypeError:
         pass  # not bytes
     if blob["salt"] or blob["bytes"]:
@@ -533,6 +548,7 @@ def check_blob(
     if digest not in erasures:
         raise Wrong(f"the bytes of the {name} of event {seq} are gone, and no erasure says why")
     gone[digest] = (seq, name)
+    return b""
 
 
 def check_erased(event: Row, body: Row, erasures: Row, gone: Row) -> None:

@@ -301,7 +301,8 @@ class _Run:
                 if columns[2] == EventKind.ERASED:
                     self._erased(columns)
                 if columns[2] in TELLING:
-                    self.standing.take(Link._make(columns), body)
+                    arguments = contents.get(named.get("arguments", ""), b"")
+                    self.standing.take(Link._make(columns), body, arguments)
                 if self.derived:
                     self.derivation.take(columns, body, named, contents)
             except ContradictionError as wrong:
