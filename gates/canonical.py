@@ -48,8 +48,8 @@ def digest(value: Any) -> str:
 def recordable(value: Any) -> bytes:
     """The canonical JSON of a value that a parser, a tool call or a user's function gives.
 
-    Raises ``ValueError`` or ``TypeError``, in one line that names the remedy, where the ledger could
-    not hold it, or could not give it back as it was.
+    Raises ``ValueError`` or ``TypeError``, in one line that names the remedy, where the ledger
+    could not hold it, or could not give it back as it was.
     """
     try:
         _check(value, DEEPEST)

@@ -2,13 +2,13 @@
 
 from typing import get_args
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..gates.errors import SecateurError
-from .ledger import tables
-from .ledger.events import EventKind, ToolOutcome
+from .ledger.events import ToolOutcome
 from .ledger.ledger import Ledger
+from .ledger.reading.fetch import run_id
+from .ledger.standing import read_chain
 from .ledger.waiting import Waiting, waiting
 
 __all__ = ["DecisionError", "check_decision", "decide"]
@@ -81,7 +81,7 @@ def check_decision(
             f"nobody knows whether {found.tool} was run: look, and say --outcome done or --outcome "
             '"not done"'
         )
-    if not _ended(connection, found.run):
+    if not read_chain(connection, found.run).standing.ended:
         raise DecisionError(
             f"run {found.run} has not ended: it still goes on, or was killed; then resume it first "
             f"with `secateur run --resume {found.run}`"
@@ -91,11 +91,10 @@ def check_decision(
 
 def _named(connection: Connection, start: str, run: str | None) -> Waiting:
     start = start.strip().lower()
-    every = waiting(connection)
+    every = waiting(connection, None if run is None else run_id(connection, run))
     found = [w for w in every if w.thought == start] or [
         w for w in every if start and w.thought.startswith(start)
     ]
-    found = [w for w in found if run is None or w.run.startswith(run)]
     if not found:
         raise DecisionError(
             f"no thought that waits starts with {start!r}: `secateur audit waiting` lists them"
@@ -104,11 +103,3 @@ def _named(connection: Connection, start: str, run: str | None) -> Waiting:
         names = ", ".join(f"{w.thought} of run {w.run}" for w in found[:3])
         raise DecisionError(f"several thoughts start with {start!r} ({names}): write more")
     return found[0]
-
-
-def _ended(connection: Connection, run: str) -> bool:
-    table = tables.event.c
-    kinds = (EventKind.RUN_FINISHED.value, EventKind.RESUMED.value)
-    query = sa.select(table.kind).where(table.run_id == run, table.kind.in_(kinds))
-    last = connection.execute(query.order_by(table.seq.desc()).limit(1)).scalar()
-    return last == EventKind.RUN_FINISHED

@@ -18,8 +18,10 @@ from .ledger.chain import GENESIS, blob_digest, event_hash, from_text
 from .ledger.derive import told
 from .ledger.errors import LedgerError
 from .ledger.events import About, EventKind, RunStatus, ToolOutcome
+from .ledger.integrity.links import Link
 from .ledger.judgements import judgement_from_json
 from .ledger.reading.fetch import damaged, policy
+from .ledger.standing import TELLING, ContradictionError, Standing
 from .ledger.text import text_of
 
 __all__ = ["Decision", "History", "Switched", "ToolCall", "has_run", "read_history"]
@@ -266,12 +268,17 @@ def read_history(connection: Connection, run: str) -> History:
         raise LedgerError(f"run {run} cannot be resumed: texts of it were erased")
     named = [{n: d for n, d in from_text(e["blobs"]).items() if n in _NEEDED} for e in events]
     found = _blobs(connection, [digest for names in named for digest in names.values()])
-    history, head = History(), GENESIS
+    history, standing, head = History(), Standing(), GENESIS
     for seq, (event, names) in enumerate(zip(events, named, strict=True)):
         intact = event_hash(event) == event["hash"] and event["prev_hash"] == head
         if not intact or event["seq"] != seq:
             raise LedgerError(damaged(f"event {seq} of run {run}"))
         head = event["hash"]
+        if event["kind"] in TELLING:
+            try:
+                standing.take(Link(**event), from_text(event["body"]))
+            except ContradictionError as wrong:
+                raise LedgerError(damaged(f"run {run} ({wrong.reason})")) from None
         history.take(event, {name: found[digest] for name, digest in names.items()})
     history.policy = policy(connection, history.started["policy"])
     return history

@@ -2,13 +2,15 @@
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from secateur.gates.verdict import Action
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import ErasedBlob, EventKind, RunStatus
 from secateur.runtime.ledger.integrity.checkpoints import Checkpoint, make_checkpoint
@@ -30,6 +32,10 @@ def where(table: sa.Table, row: Row) -> sa.ColumnElement[bool]:
     return sa.and_(*(column == row[column.name] for column in table.primary_key))
 
 
+_ACTIONS = {"b2": Action.ALLOW, "b4": Action.ESCALATE, "b5": Action.ESCALATE}
+"""Verdicts on which what follows in the ledger rests: calls of tools, and decisions."""
+
+
 class Attacker:
     """Changes rows, and puts everything back."""
 
@@ -39,6 +45,7 @@ class Attacker:
         off = {"options": "-c session_replication_role=replica"}
         sqlite = address.get_backend_name() == "sqlite"
         self.engine = sa.create_engine(address, connect_args={} if sqlite else off)
+        self.triggers: list[tuple[str, str]] = []
         with self.engine.begin() as connection:
             if sqlite:
                 connection.exec_driver_sql("PRAGMA synchronous = OFF")
@@ -52,14 +59,23 @@ class Attacker:
                 for table in CHECKED
             }
             if sqlite:
-                triggers = sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-                for (name,) in connection.execute(triggers).all():
-                    connection.execute(sa.text(f"DROP TRIGGER {name}"))
+                triggers = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+                self.triggers = [tuple(row) for row in connection.execute(triggers)]
+
+    @contextmanager
+    def _unguarded(self) -> Iterator[sa.Connection]:
+        """A transaction without triggers, which stand again after it."""
+        with self.engine.begin() as connection:
+            for name, _ in self.triggers:
+                connection.exec_driver_sql(f"DROP TRIGGER {name}")
+            yield connection
+            for _, again in self.triggers:
+                connection.exec_driver_sql(again)
 
     def do(self, *statements: sa.Executable) -> bool:
         """All of it or nothing; False where the database itself refuses."""
         try:
-            with self.engine.begin() as connection:
+            with self._unguarded() as connection:
                 for statement in statements:
                     connection.execute(statement)
         except DBAPIError:
@@ -68,7 +84,7 @@ class Attacker:
 
     def restore(self, *names: str) -> None:
         """Put these tables back as they were."""
-        with self.engine.begin() as connection:
+        with self._unguarded() as connection:
             for table in CHECKED:
                 if table.name in names:
                     connection.execute(sa.delete(table))
@@ -97,7 +113,9 @@ async def write_ledger(url: str, folder: Path) -> tuple[str, Checkpoint]:
         for id in ("b1", "b2", "b3", "b4", "b5"):
             await log.intend(making.intent(id, ("a0",)))
             await log.switch(id, 0, making.switch(), f"restart web, {id} again")
-            await log.judge(making.judged(id, rng, parents=("a0",), value={"steps": [id, 1.5]}))
+            action = _ACTIONS.get(id)
+            value = {"steps": [id, 1.5]}
+            await log.judge(making.judged(id, rng, action, parents=("a0",), value=value))
         await log.back_up(making.retry("b1"))
         await log.intend(making.intent("b1again", ("a0",), attempt=1))
         await log.judge(making.judged("b1again", rng, attempt=1))

@@ -117,9 +117,12 @@ def placed(thought: str, **given: object) -> ThoughtRecord:
     return replace(made, **given)  # pyright: ignore[reportArgumentType]
 
 
-def judged(thought: str, rng: random.Random, **given: object) -> ThoughtRecord:
-    """A thought with a verdict: kept, flagged, pruned, escalated or broken."""
-    evidence, judgement = rng.choice(_POOL)
+def judged(
+    thought: str, rng: random.Random, action: Action | None = None, **given: object
+) -> ThoughtRecord:
+    """A thought with a verdict: kept, flagged, pruned, escalated or broken; or with this action."""
+    pool = [each for each in _POOL if action in (None, each[1].action)]
+    evidence, judgement = rng.choice(pool)
     status = Status.KEPT if judgement.action.keeps else Status.PRUNED
     if judgement.action is Action.ESCALATE:
         status = Status.ESCALATED

@@ -17,6 +17,7 @@ from signal import SIGKILL
 
 from secateur.agents.desk.agent import opsdesk
 from secateur.gates.errors import SecateurError
+from secateur.gates.verdict import Action
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.checkpoint import Checkpoint
 from secateur.runtime.engines.local import LocalEngine
@@ -193,7 +194,8 @@ async def _step(log: RunLog, rng: random.Random, sandbox: Path, id: str, way: in
     await log.intend(making.intent(id, (f"{id}parent",)))
     if way == 0:
         await log.switch(id, 0, making.switch(), f"restart web\n> report of {id}, again")
-    await log.judge(making.judged(id, rng))
+    asks = Action.ESCALATE if way in (3, 4) else None
+    await log.judge(making.judged(id, rng, asks))
     match way:
         case 0:
             await log.score(id, rng.random(), f"score {id}")

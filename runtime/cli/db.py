@@ -51,7 +51,7 @@ def upgrade(db: DbOption = None, json_: JsonOption = False) -> None:
 
 @app.command()
 def rebuild(db: DbOption = None, json_: JsonOption = False) -> None:
-    """Make the derived tables and the full-text index anew from the events."""
+    """Make the derived tables, the full-text index, triggers and views as they should be."""
     url = db or Settings().db
     name = connect.place(connect.address(url))
     engine = connect.open_existing(url, read_only=False)

@@ -83,7 +83,7 @@ def verify(
             print(f"fine: {events} of {runs} {told} written")
         if kept is not None:
             asked = "the key that was asked for" if trusted else "nobody asked for a key: --key"
-            print(f"{kept.name} is signed with {kept.key} ({asked})")
+            print(f"{kept.name} is signed with {kept.key} ({asked}), {_verified(kept)} when made")
     if not found.ok:
         raise typer.Exit(1)
 
@@ -110,6 +110,12 @@ def checkpoint(
             help="Do not record it in the ledger, which need only be read; implies --heads.",
         ),
     ] = False,
+    unverified: Annotated[
+        bool,
+        typer.Option(
+            "--unverified", help="Sign without verifying what is new; the checkpoint says so."
+        ),
+    ] = False,
     list_: Annotated[
         bool, typer.Option("--list", help="Make none; list those that the ledger holds.")
     ] = False,
@@ -123,7 +129,8 @@ def checkpoint(
     db: DbOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Sign the heads of all runs, so that nobody can cut off or rewrite what is there now.
+    """Verify what is new, and sign the heads of all runs, so that nobody can cut off or rewrite
+    what is there now.
 
     Keep what it writes where whoever can write to the ledger cannot.
 
@@ -144,9 +151,9 @@ def checkpoint(
         with AuditLog(url) as audit:
             made = audit.checkpoint(number)
     else:
-        made = _make(url, key, outside)
+        made = _make(url, key, outside, unverified)
     counts = f"{_some(made.runs, 'run')}, {_some(made.events, 'event')}"
-    told = f"{made.name}: {counts}, root {made.root}"
+    told = f"{made.name}: {counts}, {_verified(made)}, root {made.root}"
     _deliver(made.as_json(heads=heads or outside), out, told)
 
 
@@ -230,7 +237,7 @@ def verifier() -> None:
     )
 
 
-def _make(url: str, path: Path | None, outside: bool) -> Checkpoint:
+def _make(url: str, path: Path | None, outside: bool, unverified: bool) -> Checkpoint:
     engine = connect.open_existing(url, read_only=outside)
     try:
         place = path or default_key()
@@ -244,7 +251,7 @@ def _make(url: str, path: Path | None, outside: bool) -> Checkpoint:
                 "to whoever verifies",
                 file=sys.stderr,
             )
-        return make_checkpoint(engine, signing, outside=outside)
+        return make_checkpoint(engine, signing, outside=outside, unverified=unverified)
     finally:
         engine.dispose()
 
@@ -258,7 +265,8 @@ def _list_checkpoints(url: str, json_: bool) -> None:
     for each in found:
         print(
             f"{each.number}  {each.at[:19]}Z  {_some(each.runs, 'run')}  "
-            f"{_some(each.events, 'event')}  root {each.root[:16]}  key {each.key[:16]}"
+            f"{_some(each.events, 'event')}  {_verified(each)}  root {each.root[:16]}  "
+            f"key {each.key[:16]}"
         )
     if not found:
         print("no checkpoints yet: `secateur audit checkpoint --out FILE` makes one")
@@ -293,6 +301,11 @@ def _progress(what: str) -> Iterator[Callable[[int, int], object]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=0)
         yield lambda done, events: bar.update(task, completed=done, total=events)
+
+
+def _verified(made: Checkpoint) -> str:
+    """Whether what was new was verified before it was signed."""
+    return "verified" if made.verified else "not verified"
 
 
 def _some(number: int, thing: str) -> str:

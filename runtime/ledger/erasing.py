@@ -103,7 +103,7 @@ def find(
                 raise
     within = None if run is None else fetch.run_id(connection, run)
     try:
-        thought, _ = fetch.runs_with(connection, name, within)
+        thought, wanted = fetch.named_in_events(connection, name, within)
     except LedgerError as none:
         if within is not None or not str(none).startswith("no thought"):
             raise
@@ -111,11 +111,6 @@ def find(
             f"neither a run nor a thought starts with {name!r}: `secateur audit runs` lists the "
             "runs, `secateur audit tree RUN` their thoughts"
         ) from None
-    table = tables.thought.c
-    runs = connection.execute(
-        sa.select(table.run_id).where(table.id == thought).order_by(table.run_id)
-    ).scalars()
-    wanted = list(runs) if within is None else [within]
     return [_of(connection, each, thought, what) for each in wanted]
 
 

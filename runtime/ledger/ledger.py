@@ -8,18 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 from sqlalchemy.exc import DBAPIError
 
 from ...gates.canonical import digest
-from . import connect, tables
+from . import connect
 from .appending import Clock, Known
-from .chain import GENESIS, event_hash, from_text
+from .chain import GENESIS
 from .errors import LedgerError
 from .events import RunStart
 from .provenance import run_digests
 from .runlog import RunLog
+from .standing import read_chain
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -68,12 +68,9 @@ class Ledger:
         """A run's record where it stands, to decide on it, to erase from it, or to resume it.
 
         Whoever appends first goes on: another writer of the run is refused from then on. Raises
-        :class:`LedgerError` where the run is not there or its chain's end is damaged.
+        :class:`LedgerError` where the run is not there or its chain is damaged.
         """
-        try:
-            known = await self.ask(lambda connection: _known(connection, run))
-        except (KeyError, ValueError, TypeError):
-            raise LedgerError(_damaged(run, "an event cannot be read")) from None
+        known = await self.ask(lambda connection: _known(connection, run))
         return RunLog(known, self._writer, self._clock)
 
     async def ask(self, question: Callable[[Connection], T]) -> T:
@@ -131,39 +128,14 @@ def _checkpoint(url: URL, key: "SigningKey") -> "Checkpoint":
 
 
 def _known(connection: Connection, run: str) -> Known:
-    """Where the run's chain stands in the database."""
-    table = tables.event
-    agent = connection.execute(
-        sa.select(tables.run.c.agent).where(tables.run.c.id == run)
-    ).scalar_one_or_none()
-    if agent is None:
-        raise LedgerError(f"no run is called {run!r}: `secateur audit runs` lists them")
-    ours = sa.select(table).where(table.c.run_id == run)
-    count = sa.select(sa.func.count()).where(table.c.run_id == run)
-    events = connection.execute(count).scalar_one()
-    end = connection.execute(ours.order_by(table.c.seq.desc()).limit(2)).mappings().all()
-    first = connection.execute(ours.where(table.c.seq == 0)).mappings().one_or_none()
-    if first is None or not end or end[0]["seq"] != events - 1:
-        raise LedgerError(_damaged(run, "an event is missing"))
-    for event in (first, *end):
-        if event_hash(dict(event)) != event["hash"]:
-            raise LedgerError(_damaged(run, f"event {event['seq']} was changed"))
-    if len(end) == 2 and end[0]["prev_hash"] != end[1]["hash"]:
-        raise LedgerError(_damaged(run, f"event {end[0]['seq']} does not follow the one before"))
-    thought = tables.thought.c
-    statuses = connection.execute(
-        sa.select(thought.id, thought.status).where(thought.run_id == run)
-    )
+    """Where the run stands, by its chain: what is derived from it could say anything."""
+    chain = read_chain(connection, run)
     return Known(
         run=run,
-        agent=agent,
-        digests=from_text(first["body"])["digests"],
-        bound=end[0]["digests"],
-        seq=events,
-        head=end[0]["hash"],
-        thoughts={row.id: row.status for row in statuses},
+        agent=chain.started["agent"],
+        digests=chain.started["digests"],
+        bound=chain.bound,
+        seq=chain.events,
+        head=chain.head,
+        thoughts=chain.standing.status,
     )
-
-
-def _damaged(run: str, what: str) -> str:
-    return f"run {run} cannot go on: {what}; see `secateur audit verify {run}`"

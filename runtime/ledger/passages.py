@@ -25,6 +25,7 @@ from .events import EventKind
 from .words import Passage, plain, vector
 
 __all__ = [
+    "OVERFLOW",
     "catch_up",
     "current",
     "forget",
@@ -42,6 +43,8 @@ _MANY = 8192
 _EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 _TIES = 10
 """Bits of a number that tell passages of the same microsecond apart."""
+OVERFLOW = 1 << _TIES
+"""How far beyond its time's numbers a passage may stand, where a microsecond has too many."""
 _LARGEST = (1 << 63 - _TIES - 1) - 1
 """Microseconds that a number has room for: 285 years either way."""
 
@@ -397,6 +400,6 @@ def _taken(connection: Connection, passages: Sequence[Passage]) -> set[int]:
     for at in {passage.at for passage in passages}:
         low, high = number_range(at)
         # Beyond the range too: a microsecond with more passages than it has numbers overflows.
-        near = sa.select(number).where(number.between(low, high + (1 << _TIES)))
+        near = sa.select(number).where(number.between(low, high + OVERFLOW))
         taken.update(connection.execute(near).scalars())
     return taken

@@ -1,6 +1,5 @@
 """What waits for a person: thoughts that a rule escalated, and tool calls whose end is unknown."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +10,10 @@ from ...agents.thought import Status
 from . import tables
 from .calls import Begun, RecordedCall, begun, calls_of
 from .chain import from_text
-from .events import About, EventKind
+from .events import About, EventKind, RunStatus
+from .reading.fetch import by_index, contents
+from .standing import Asked, read_chain
+from .text import shown, text_of
 
 __all__ = ["Waiting", "waiting"]
 
@@ -50,56 +52,91 @@ class Waiting:
 def waiting(connection: Connection, run: str | None = None) -> list[Waiting]:
     """All that waits for a person, oldest first; of one run, or of all.
 
-    A call that a killed process had begun is there before its run is resumed, as soon as that
-    process is known to be gone.
+    What is shown comes from the chain. Of one run the whole chain is read; among all, those runs
+    are read that the derived tables or their own end name, and what a changed row hides beyond
+    these is for verification to find. A call that a killed process had begun is there before its
+    run is resumed, as soon as that process is known to be gone. Raises :class:`LedgerError` where a
+    chain or a text is not as it was written.
     """
-    row, event = tables.thought.c, tables.event.c
-    query = (
-        sa.select(tables.thought, event.kind.label("recorded"), event.body, event.blobs)
-        .join(tables.event, sa.and_(event.run_id == row.run_id, event.seq == row.seq))
-        .where(row.status == Status.ESCALATED.value)
-    )
-    if run is not None:
-        query = query.where(row.run_id == run)
-    rows = connection.execute(query.order_by(row.at, row.id)).mappings().all()
-    calls = calls_of(connection, [_about(connection, found) for found in rows])
-    escalated = [
-        Waiting(
-            run=found["run_id"],
-            thought=found["id"],
-            agent=found["agent"],
-            about="tool" if found["action"] is None else "verdict",
-            at=found["at"],
-            operation=found["operation"],
-            tag=found["tag"],
-            reading=found["reading"],
-            score=found["reached"],
-            threshold=found["threshold"],
-            tool=found["acted"],
-            reason=found["reason"],
-            text=found["text"],
-            rule=found["rule"],
-            call=call,
-            cut="cut" in from_text(found["body"]),
-        )
-        for found, call in zip(rows, calls, strict=True)
-    ]
+    runs = _candidates(connection) if run is None else [run]
+    escalated = [each for id in runs for each in _of(connection, id)]
     killed = map(_killed, begun(connection, run))
     return sorted([*escalated, *killed], key=lambda each: (each.at, each.thought))
 
 
-def _about(connection: Connection, found: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def _candidates(connection: Connection) -> list[str]:
+    row = tables.thought.c
+    derived = sa.select(row.run_id).where(row.status == Status.ESCALATED.value).distinct()
+    ended = sa.text(
+        f"SELECT run_id FROM event {by_index(connection, 'finished')} WHERE kind = 'run_finished' "
+        f'AND body LIKE \'%"status":"{RunStatus.ESCALATED.value}"%\''
+    )
+    return sorted({*connection.execute(derived).scalars(), *connection.execute(ended).scalars()})
+
+
+def _of(connection: Connection, run: str) -> list[Waiting]:
+    chain = read_chain(connection, run)
+    waits = chain.standing.waits
+    calls = calls_of(connection, [_about(connection, asked) for asked in waits.values()])
+    named = [_words(asked) for asked in waits.values()]
+    written = contents(connection, [digest for names in named for digest in names.values()])
+    return [
+        _waiting(
+            run, chain.started["agent"], asked, call, {n: written[d] for n, d in names.items()}
+        )
+        for asked, call, names in zip(waits.values(), calls, named, strict=True)
+    ]
+
+
+def _words(asked: Asked) -> dict[str, str]:
+    """The digests of its text, and of why it waits where a blob keeps that."""
+    said = from_text(asked.said.blobs)
+    names = {"text": from_text(asked.event.blobs)["text"]}
+    return names | ({"reason": said["reason"]} if "reason" in said else {})
+
+
+def _about(connection: Connection, asked: Asked) -> Any:
     """The event that holds a waiting thought's call: its judgement, or the call's own."""
-    if found["recorded"] == EventKind.JUDGED:
-        return {"kind": found["recorded"], "body": found["body"], "blobs": found["blobs"]}
+    if asked.event.kind == EventKind.JUDGED:
+        return asked.event._asdict()
     event = tables.event
     query = sa.select(event).where(
-        event.c.run_id == found["run_id"],
-        event.c.thought_id == found["id"],
+        event.c.run_id == asked.event.run_id,
+        event.c.thought_id == asked.event.thought_id,
         event.c.kind == EventKind.TOOL_INTENDED.value,
     )
-    intended = connection.execute(query).mappings().first()
-    return intended or {"kind": EventKind.PLACED, "body": "{}", "blobs": "{}"}
+    return connection.execute(query).mappings().one()
+
+
+def _waiting(
+    run: str,
+    agent: str,
+    asked: Asked,
+    call: RecordedCall | None,
+    words: dict[str, bytes | None],
+) -> Waiting:
+    body = asked.body
+    judgement = body["judgement"] or {}
+    cause = next(iter(judgement.get("crossings", ())), {})
+    why = words.get("reason")
+    return Waiting(
+        run=run,
+        thought=str(asked.event.thought_id),
+        agent=agent,
+        about=asked.about,
+        at=asked.event.at,
+        operation=body["operation"],
+        tag=cause.get("tag"),
+        reading=cause.get("reading"),
+        score=cause.get("score"),
+        threshold=cause.get("threshold"),
+        tool=body["acted"],
+        reason=from_text(asked.said.body)["reason"] if why is None else shown(text_of(why)),
+        text=shown(text_of(words["text"] or b"")),
+        rule=cause.get("rule"),
+        call=call,
+        cut="cut" in body,
+    )
 
 
 def _killed(begun: Begun) -> Waiting:

@@ -454,10 +454,14 @@ def _insert(opened: Door, appends: Sequence[Append]) -> None:
     changes = [(append.lane.run, change) for append in appends for change in append.changes]
     for run, change in changes:
         statement, values = _update(change)
-        named = ("id", change.thought) if change.seq is None else ("seq", change.seq)
-        opened.execute(
-            f"{statement} WHERE run_id = ? AND {named[0]} = ?", [(*values, run, named[1])]
-        )
+        if change.table == "decision":
+            which, given = "seq = ?", (change.seq,)
+        elif change.seq is None:
+            which, given = "id = ?", (change.thought,)
+        else:  # by the event itself: what the row says of it could have been changed
+            which = "id = (SELECT thought_id FROM event WHERE run_id = ? AND seq = ?)"
+            given = (run, change.seq)
+        opened.execute(f"{statement} WHERE run_id = ? AND {which}", [(*values, run, *given)])
     emptied = [(b"", b"", digest) for append in appends for digest in append.emptied]
     if emptied:
         opened.execute("UPDATE blob SET bytes = ?, salt = ? WHERE digest = ?", emptied)

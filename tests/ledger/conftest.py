@@ -297,17 +297,35 @@ class Told:
         return Path(self.url)
 
     def change(self, *statements: str) -> None:
-        """Change it as somebody with all rights could, triggers gone."""
+        """Change it as somebody with all rights could, triggers gone and put back."""
         with closing(outside(self.url)) as connection:
+            triggers: list[tuple[str, str]] = []
             if isinstance(connection, sqlite3.Connection):
-                names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
-                for (name,) in names.fetchall():
-                    connection.execute(f"DROP TRIGGER {name}")
+                query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+                triggers = connection.execute(query).fetchall()
             else:
                 connection.execute("SET session_replication_role = replica")
+            for name, _ in triggers:
+                connection.execute(f"DROP TRIGGER {name}")
             for statement in statements:
                 changed = connection.execute(self._spelt(statement)).rowcount
                 assert changed, f"{statement} changed nothing"
+            for _, again in triggers:
+                connection.execute(again)
+
+    def forget_words(self, run: str, upto: int | None = None) -> None:
+        """Take a run out of the full-text index: all of it, or all beyond an event."""
+        here = f"WHERE run_id = '{run}'"
+        with closing(outside(self.url)) as connection:
+            if upto is None:
+                connection.execute(f"DELETE FROM passage {here}")
+                connection.execute(f"DELETE FROM passage_mark {here}")
+                return
+            beyond = f"SELECT id FROM thought {here} AND seq <= {upto}"
+            connection.execute(f"DELETE FROM passage {here} AND thought_id NOT IN ({beyond})")
+            connection.execute(
+                f"UPDATE passage_mark SET upto = {upto}, settled = false {here} AND upto > {upto}"
+            )
 
     def insert(self, table: str, row: tuple) -> None:
         """Add a row, as any program could."""

@@ -121,6 +121,7 @@ def cut_off(told):
     ((blobs,),) = told.ask("SELECT blobs FROM event WHERE run_id = ? AND seq = 3", (told.second,))
     digests = ", ".join(f"'{digest}'" for digest in json.loads(blobs).values())
     told.change(*(each.format(run=told.second, blobs=digests) for each in CUT))
+    told.forget_words(told.second, upto=2)
 
 
 def test_a_tail_that_was_cut_off_with_all_that_came_of_it_only_a_checkpoint_misses(told, make_one):
@@ -166,6 +167,7 @@ def test_a_run_that_was_removed_whole_is_missing(told, make_one):
         f"DELETE FROM blob WHERE digest IN ({', '.join(digests)})",
         "DELETE FROM checkpoint",
     )  # fmt: skip
+    told.forget_words(told.second)
     assert verify(told).ok
     bad = verify(told, checkpoint=kept).first_bad
     assert bad is not None

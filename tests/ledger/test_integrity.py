@@ -257,6 +257,7 @@ def test_blobs_that_belong_to_no_event_tell_of_a_tail_that_was_cut_off(told):
         f"DELETE FROM tag_score {seqs}",
         f"DELETE FROM thought {seqs}",
     )
+    told.forget_words(told.second, upto=0)
     (bad,) = verify(told).damages
     assert (bad.run, bad.seq, bad.kind) == (None, None, "truncated")
     assert "6 blobs belong to no event" in bad.reason

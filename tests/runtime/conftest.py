@@ -125,8 +125,9 @@ class Home:
     def cut_off(self, run: str, last: int) -> None:
         """Leave the ledger as it is on disk when the process is killed right after this event."""
         with closing(sqlite3.connect(self.db, isolation_level=None)) as connection:
-            names = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            for (name,) in connection.execute(names).fetchall():
+            query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+            triggers = connection.execute(query).fetchall()
+            for name, _ in triggers:
                 connection.execute(f"DROP TRIGGER {name}")
             after = (run, last)
             connection.execute(
@@ -136,6 +137,8 @@ class Home:
             )
             for table in ("thought", "decision", "event"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND seq > ?", after)
+            for _, again in triggers:
+                connection.execute(again)
 
     async def decide(self, thought: str, **given: Any) -> None:
         async with Ledger.open(self.db) as ledger:

@@ -22,7 +22,8 @@ from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..errors import LedgerError
 from . import merkle
 from .signing import SigningKey, signed_by
-from .sweep import Sweep
+from .sweep import Span, Sweep
+from .walk import walk
 
 __all__ = [
     "Checkpoint",
@@ -33,9 +34,12 @@ __all__ = [
     "make_checkpoint",
     "read_checkpoint",
     "stored_checkpoint",
+    "was_verified",
 ]
 
 _SIGNED: Final = ("number", "at", "runs", "events", "root", "previous", "key")
+_SPAN: Final = 10_000
+"""Events that are verified in one go, at least."""
 _FORMAT: Final = "secateur-checkpoint/1"
 _PROOF_FORMAT: Final = "secateur-proof/1"
 
@@ -70,11 +74,15 @@ class Checkpoint:
     signature: str
     heads: tuple[Head, ...] | None = None
     """The leaves, by run id; None where only the root was kept."""
+    verified: bool | None = None
+    """Whether what was new since the checkpoint before was verified before it was signed; None
+    where version 0.1 signed it, which looked at the heads alone."""
 
     @property
     def body(self) -> str:
         """The canonical JSON that is signed."""
-        return as_text({name: getattr(self, name) for name in _SIGNED})
+        said = {} if self.verified is None else {"verified": self.verified}
+        return as_text({name: getattr(self, name) for name in _SIGNED} | said)
 
     @property
     def hash(self) -> str:
@@ -187,13 +195,19 @@ def _check_types(found: Checkpoint) -> None:
     datetime.fromisoformat(found.at)
     if not all(type(n) is int for n in (found.number, found.runs, found.events)):
         raise TypeError("number, runs and events are whole numbers")
+    if found.verified not in (None, True, False) or type(found.verified) is int:
+        raise TypeError("verified is true or false")
 
 
 def checkpoints(connection: Connection) -> list[Checkpoint]:
     """All that the ledger holds, oldest first, without their heads."""
     table = tables.checkpoint.c
-    query = sa.select(*(table[name] for name in (*_SIGNED, "signature"))).order_by(table.number)
-    return [Checkpoint(*row) for row in connection.execute(query)]
+    columns = (*_SIGNED, "signature", "body")
+    query = sa.select(*(table[name] for name in columns)).order_by(table.number)
+    return [
+        Checkpoint(*signed, verified=was_verified(body))
+        for *signed, body in connection.execute(query)
+    ]
 
 
 def stored_checkpoint(connection: Connection, number: int | None = None) -> Checkpoint:
@@ -202,7 +216,7 @@ def stored_checkpoint(connection: Connection, number: int | None = None) -> Chec
     Raises :class:`LedgerError` where it is not there or cannot be read.
     """
     table = tables.checkpoint.c
-    query = sa.select(*(table[name] for name in (*_SIGNED, "signature", "heads")))
+    query = sa.select(*(table[name] for name in (*_SIGNED, "signature", "body", "heads")))
     query = query.order_by(table.number.desc()).limit(1)
     if number is not None:
         query = query.where(table.number == number)
@@ -210,10 +224,10 @@ def stored_checkpoint(connection: Connection, number: int | None = None) -> Chec
     if row is None:
         which = "no checkpoint" if number is None else f"no checkpoint {number}"
         raise LedgerError(f"there is {which} yet: `secateur audit checkpoint` makes one")
-    *signed, heads = row
+    *signed, body, heads = row
     try:
-        return Checkpoint(*signed, heads=heads_of(heads))
-    except (ValueError, TypeError):
+        return Checkpoint(*signed, heads=heads_of(heads), verified=was_verified(body))
+    except (ValueError, TypeError, AttributeError):
         raise LedgerError(f"checkpoint {row[0]} was damaged: run `secateur audit verify`") from None
 
 
@@ -222,43 +236,63 @@ def heads_of(text: str) -> tuple[Head, ...]:
     return tuple(Head(*head) for head in from_text(text))
 
 
+def was_verified(body: str) -> bool | None:
+    """What a signed body says of it. Raises ``ValueError`` or ``AttributeError`` for what is no
+    body."""
+    return from_text(body).get("verified")
+
+
 def make_checkpoint(
     engine: Engine,
     key: SigningKey,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     *,
     outside: bool = False,
+    unverified: bool = False,
 ) -> Checkpoint:
     """Sign the heads of all runs as they are now, and record it.
 
-    ``engine`` must be open for writing, unless the checkpoint stays ``outside``: then it is not
-    recorded, has the number 0, and is worth nothing without its heads. Raises :class:`LedgerError`
-    where the checkpoint before does not hold any more: nobody should vouch for what was damaged.
+    Before that, every run with events that the checkpoint before did not vouch for is verified:
+    its chain, its blobs, what its events allow. ``unverified`` leaves this out, and the checkpoint
+    says so. ``engine`` must be open for writing, unless the checkpoint stays ``outside``: then it
+    is not recorded, has the number 0, and is worth nothing without its heads. Raises
+    :class:`LedgerError` where the checkpoint before does not hold any more, or a run is damaged.
     """
+    # What is signed is one state of the ledger, read without keeping anybody from writing.
+    reading = connect.connect(engine.url.render_as_string(hide_password=False), read_only=True)
     try:
-        with engine.connect() as connection:
+        with reading.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection = connection.execution_options(isolation_level="REPEATABLE READ")
             with connection.begin():
-                made = _signed(connection, key, now, outside)
-                if not outside:
-                    row = {name: getattr(made, name) for name in (*_SIGNED, "signature", "body")}
-                    row["heads"] = as_text([list(head) for head in made.heads or ()])
-                    connection.execute(sa.insert(tables.checkpoint), row)
-                return made
+                made = _signed(connection, key, now, outside, unverified)
+        if not outside:
+            row = {name: getattr(made, name) for name in (*_SIGNED, "signature", "body")}
+            row["heads"] = as_text([list(head) for head in made.heads or ()])
+            with engine.begin() as connection:
+                connection.execute(sa.insert(tables.checkpoint), row)
+        return made
     except IntegrityError:
         raise LedgerError(
             "another checkpoint was made at the same time: this one is not needed"
         ) from None
     except (DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
         raise LedgerError(connect.explain(error, connect.place(engine.url))) from None
+    finally:
+        reading.dispose()
 
 
 def _signed(
-    connection: Connection, key: SigningKey, now: Callable[[], datetime], outside: bool
+    connection: Connection,
+    key: SigningKey,
+    now: Callable[[], datetime],
+    outside: bool,
+    unverified: bool,
 ) -> Checkpoint:
     before = _newest(connection)
     heads = _heads_now(connection)
+    if not unverified:
+        _verify_new(Sweep(connection), before, heads)
     follows = None if outside else before
     unsigned = Checkpoint(
         number=0 if outside else 1 if before is None else before.number + 1,
@@ -270,8 +304,25 @@ def _signed(
         key=key.public,
         signature="",
         heads=heads,
+        verified=not unverified,
     )
     return replace(unsigned, signature=key.sign(unsigned.body.encode("ascii")))
+
+
+def _verify_new(sweep: Sweep, before: Checkpoint | None, heads: tuple[Head, ...]) -> None:
+    """Walk every run whose head the checkpoint before did not verify already."""
+    known = set(before.heads or ()) if before is not None and before.verified else set[Head]()
+    new = {head.run for head in heads if head not in known}
+    if 2 * len(new) > len(heads):
+        spans = sweep.spans(_SPAN)
+    else:
+        spans = [Span(run, None, 0, alone=True) for run in sorted(new)]
+    for span in spans:
+        for damage in walk(sweep, span, {}, derived=False).damages:
+            raise LedgerError(
+                f"no checkpoint was made, because {damage}: run `secateur audit verify`; "
+                "--unverified signs all the same, and says so"
+            )
 
 
 def _heads_now(connection: Connection) -> tuple[Head, ...]:

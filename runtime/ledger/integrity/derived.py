@@ -5,18 +5,22 @@ from typing import Any, Final
 
 import orjson
 
-from .. import tables
+from .. import standing, tables
 from ..chain import from_text
 from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row, told
 from ..events import EventKind
+from ..passages import OVERFLOW, number_range
 from ..text import text_of
 from .damage import DamageError, DamageKind, cut_off
 
-__all__ = ["Derivation", "check_derived"]
+__all__ = ["Derivation", "Spoken", "check_derived", "check_passages", "read_body"]
 
+_WORDLESS: Final = b'"text":""}'
+"""How a prompt ends that was asked without a word."""
 _REMEDY: Final = "run `secateur db rebuild`"
 _RECORDING: Final = frozenset({EventKind.JUDGED.value, EventKind.PLACED.value})
 _TELLING: Final = _RECORDING | {kind.value for kind in CHANGING}
+_READ: Final = _TELLING | {kind.value for kind in standing.TELLING}
 _KINDS: Final = frozenset(kind.value for kind in EventKind)
 _THOUGHT: Final = {name: place for place, name in enumerate(tables.thought.c.keys())}
 _DECISION: Final = {name: place for place, name in enumerate(tables.decision.c.keys())}
@@ -35,8 +39,14 @@ class Derivation:
         """By event."""
         self._recorded_by: dict[int, str] = {}
 
-    def take(self, columns: tuple, named: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
-        """Apply one event, its columns in the order of :class:`.Link`.
+    def take(
+        self,
+        columns: tuple,
+        body: Mapping[str, Any],
+        named: Mapping[str, str],
+        contents: Mapping[str, bytes],
+    ) -> None:
+        """Apply one event, its columns in the order of :class:`.Link`, its body read.
 
         ``named`` are the digests of its blobs by name, ``contents`` their bytes by digest, empty
         for those that were erased. Raises ``KeyError``, ``TypeError`` or ``ValueError`` for an
@@ -44,10 +54,8 @@ class Derivation:
         """
         kind = columns[2]
         if kind not in _TELLING:
-            if kind not in _KINDS:
-                raise ValueError(f"{kind!r} is no kind of event")
             return
-        run, seq, _, at, _, actor, thought, attempt, _, latency, _, body, _, _ = columns
+        run, seq, _, at, _, actor, thought, attempt, _, latency, _, _, _, _ = columns
         event = {
             "run_id": run,
             "seq": seq,
@@ -59,7 +67,7 @@ class Derivation:
             "latency_s": latency,
         }
         words = {n: text_of(contents[named[n]]) for n in ("reason", "note") if n in named}
-        body = told(_read(body), words)
+        body = told(body, words)
         if kind in _RECORDING:
             self._record(event, body, named, contents)
             return
@@ -95,7 +103,38 @@ class Derivation:
             self.scores[id, row[2]] = row
 
 
-def _read(text: str) -> Any:
+class Spoken:
+    """What of one run belongs into the full-text index, made by taking its events in order."""
+
+    def __init__(self) -> None:
+        self.thoughts: dict[str, tuple[int, str]] = {}
+        """Those of which words are left: the event that recorded each, and its time."""
+        self.last = -1
+        """The last event that recorded a thought."""
+        self._asked: set[str] = set()
+
+    def take(self, columns: tuple, named: Mapping[str, str], contents: Mapping[str, bytes]) -> None:
+        """Apply one event, as :meth:`Derivation.take` does."""
+        kind, id = columns[2], columns[6]
+        if kind == EventKind.MODEL_INTENDED:
+            prompt = contents[named["prompt"]]
+            if prompt and not prompt.endswith(_WORDLESS):
+                self._asked.add(id)
+        elif kind in _RECORDING:
+            self.last = columns[1]
+            if contents[named["text"]] or id in self._asked:
+                self.thoughts[id] = columns[1], columns[3]
+
+
+def read_body(kind: str, text: str) -> Mapping[str, Any] | None:
+    """An event's body, where something follows from it; None for the other kinds.
+
+    Raises ``ValueError`` for what is no event.
+    """
+    if kind not in _READ:
+        if kind not in _KINDS:
+            raise ValueError(f"{kind!r} is no kind of event")
+        return None
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:  # a lone surrogate, which only Python's own reader takes
@@ -189,4 +228,38 @@ def _decisions(made: Derivation, rows: Sequence[tuple], last: int) -> None:
             seq,
             DamageKind.MISSING,
             f"the decision of event {seq} is not in the decision table; {_REMEDY}",
+        )
+
+
+def check_passages(
+    made: Spoken, passages: Sequence[tuple], marks: Sequence[tuple], ended: bool, last: int
+) -> None:
+    """One run's place in the full-text index against its whole chain: which thoughts it has, and
+    how far it has come. Raises :class:`DamageError`. The words themselves are not compared."""
+    if not marks:
+        raise DamageError(
+            None, DamageKind.MISSING, f"its mark in the full-text index is missing; {_REMEDY}"
+        )
+    ((_, upto, settled),) = marks
+    if isinstance(upto, int) and upto > last:
+        raise cut_off(last, f"the full-text index has read event {upto}")
+    wrong = None
+    expected = {id: told for id, told in made.thoughts.items() if told[0] <= upto}
+    found = {row[2]: row[0] for row in passages}
+    if settled and not (ended and made.last <= upto):
+        wrong = "its mark in the full-text index says that nothing is left to read"
+    elif len(found) < len(passages):
+        wrong = "a thought stands twice in the full-text index"
+    elif odd := found.keys() ^ expected.keys():
+        id = min(odd, key=str)
+        wrong = f"thought {id} is {'' if id in found else 'not '}in the full-text index"
+    else:
+        for id, (_, at) in expected.items():
+            low, high = number_range(at)
+            if not low <= found[id] <= high + OVERFLOW:
+                wrong = f"thought {id} stands at another time in the full-text index"
+                break
+    if wrong is not None:
+        raise DamageError(
+            None, DamageKind.CHANGED, f"{wrong}, which is not what its events say; {_REMEDY}"
         )

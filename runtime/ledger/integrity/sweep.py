@@ -60,6 +60,10 @@ class Sweep:
         """All rows of a query that has ``?`` for its parameters."""
         return self._cursor(query, parameters).fetchall()
 
+    def execute(self, statement: str) -> None:
+        """Run a statement that answers nothing, as it is spelt."""
+        self._driver.execute(statement)
+
     def events(self, span: Span) -> Iterator[tuple]:
         """The events of a span by run and seq, in the columns' order."""
         where, parameters = self._within(span, "run_id")

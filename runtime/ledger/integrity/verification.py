@@ -21,7 +21,8 @@ from ..errors import LedgerError
 from ..processes import side_by_side
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
-from .derived import Derivation
+from .derived import Derivation, read_body
+from .schema import schema_damages, statements
 from .sweep import Span, Sweep, sweeping
 from .walk import Walked, policy_fault, walk, walking
 from .witness import Witnessed, witnessed
@@ -120,6 +121,7 @@ def _verify(
     damages = [damage for part in parts for damage in part.damages]
     damages += _gone(sweep, witness, run)
     damages += witness.damages
+    damages += schema_damages(sweep)
     if run is None:
         damages += _wrong_policies(sweep)
         if not damages:
@@ -179,13 +181,16 @@ def _nameless(sweep: Sweep, stored: int, named: int) -> list[Damage]:
 
 
 def rebuild(engine: Engine, run: str | None = None) -> int:
-    """Make the derived tables anew from the events; how many thoughts there are.
+    """Make the derived tables anew from the events, and the triggers, views and indexes as they
+    should be; how many thoughts there are.
 
     ``engine`` must be open for writing.
     """
     made = 0
     with engine.begin() as connection:
         sweep = Sweep(connection)
+        for statement in statements(sweep):
+            sweep.execute(statement)
         spans = sweep.spans(_SPAN) if run is None else [Span(run, None, 0, alone=True)]
         for span in spans:
             agents = {id: rows[0][1] for id, rows in sweep.of(tables.run, span).items()}
@@ -195,7 +200,9 @@ def rebuild(engine: Engine, run: str | None = None) -> int:
                     named = [from_text(columns[10]) for columns in batch]
                     contents = _contents(sweep, named)
                     for columns, names in zip(batch, named, strict=True):
-                        derived.take(columns, names, contents)
+                        body = read_body(columns[2], columns[11])
+                        if body is not None:
+                            derived.take(columns, body, names, contents)
                 _replace(connection, id, derived)
                 made += len(derived.thoughts)
     return made

@@ -12,6 +12,9 @@ in base64. Nothing is changed. Exit code 0: everything is as it was written; 1: 
   before it, so a chain cannot be changed, reordered or thinned out inside without being made anew;
 - an event names its blobs by SHA-256(salt + bytes); bytes may be missing only where an `erased`
   event of the same run says so;
+- what an event says must be allowed by those before it: a person decides once, on a thought that a
+  verdict escalated or on a call without an end; no tool is called below what was cut;
+- triggers and views of a SQLite file are those that the ledger's migrations make;
 - a checkpoint signs (Ed25519) the Merkle root (RFC 6962) over the last event of every run. One that
   was kept elsewhere shows whether tails were cut off or chains made anew since.
 
@@ -24,6 +27,7 @@ import argparse
 import base64
 import hashlib
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -48,6 +52,65 @@ TABLES = {
     ),
 }  # fmt: skip
 ZEROS = "0" * 64
+REVISION = "0003"
+"""Of the tables whose definitions follow, each as SHA-256 (32 digits) of its text."""
+# fmt: off
+SCHEMA = {
+    "index ix_decision_thought_id": "7974bde1da752f4ae34a8e52c5b3f4ae",
+    "index ix_event_finished": "bad1a77eaf0b4e37b79c54f70eb2c57c",
+    "index ix_event_resumed": "ff3a8c4c90b1b35736531edd38217934",
+    "index ix_event_run_id_thought_id": "57cb8325db77a8978b4dab42e04273f3",
+    "index ix_passage_mark_open": "58fd78d16d18e86645056673f3e20242",
+    "index ix_passage_run_id": "530c523ebb073ea8ce38287914d85820",
+    "index ix_run_started_at": "42952627bdd19c88a4c44bd16961058b",
+    "index ix_tag_score_cut": "97381980e02ec033c0ead71d34afb6a1",
+    "index ix_thought_at": "f94dee2b4fc956cda58a27253f4355af",
+    "index ix_thought_id": "d215873dff6666b92cfe47b60776a776",
+    "index ix_thought_merge": "3bbfaad2d6c3541b9bea24b76500fe68",
+    "index ix_thought_place": "c17f4e9aa0d9a4c111c09ae55c232a74",
+    "index ix_thought_pruned": "c43dc54483892c3ed5f6b82bc062a93e",
+    "index ix_thought_pruned_agent": "7b16e9b8788b36d531d9d32a71c1d725",
+    "index ix_thought_pruned_run_id": "f45adf45ae634d64459d83ebaa858344",
+    "index ix_thought_pruned_tag": "3d354fcd8b8a649e8757e192fa4a3ff7",
+    "table alembic_version": "acb8e241d35a0f4a75cf231e657226be",
+    "table blob": "6c298c217e46928bf195520993c001d9",
+    "table checkpoint": "8fa2db59c9f93bc413f32d2431d31a27",
+    "table decision": "37d5f52b97141072e7ccf94ed71e50f3",
+    "table erasure": "02741fe6a3542626c0db2953eb81b0fd",
+    "table event": "bb8cda8f90b40d6b42376af686d427a6",
+    "table passage": "c94c731aeba64bcc88236762f98d0a6c",
+    "table passage_mark": "1dcf922c539b751bce6bd6bbbfd141b6",
+    "table passage_words": "32f7f3694c02ef8136e8084c94cc501b",
+    "table policy": "f1edcc781eb0960beead418b2e660670",
+    "table run": "7687c0c4f0be5f26075ba782e02c16b8",
+    "table tag_score": "127c151650b2c7da6ffe954225dbf485",
+    "table thought": "4dcf0c4c4b878acd52f5a3532754fbc7",
+    "trigger blob_no_delete on blob": "a3d2ad4141a172bb2ba906b94dd67401",
+    "trigger blob_no_replace on blob": "fbf9fab92ec25f83bafe72342a46b5f1",
+    "trigger blob_no_update on blob": "c40750eb33eed0b35d4c1aabdf4287f5",
+    "trigger checkpoint_no_delete on checkpoint": "97e5a12eea34b6cf844630dacad2a22e",
+    "trigger checkpoint_no_replace on checkpoint": "b5e84966bb6bce2944607213d4f0a963",
+    "trigger checkpoint_no_update on checkpoint": "2e55d91093184ac146794bd958d01fd7",
+    "trigger erasure_no_delete on erasure": "ecef3d72a1f5e4e30446eb67888c1631",
+    "trigger erasure_no_replace on erasure": "e5c2202b12b077ec22ed4337fda4df07",
+    "trigger erasure_no_update on erasure": "e10e0b4d152d7a6056b393984aa529bd",
+    "trigger event_no_delete on event": "dad6df82b084866e9d68cc8d80fa6e96",
+    "trigger event_no_replace on event": "f6b77d6600970e809750afd6c75e4e4e",
+    "trigger event_no_update on event": "4f83124960064b511adb1b0e4ea2e2b7",
+    "trigger event_reopens_passages on event": "882ac79c76bf9512baec79c7cf85bc07",
+    "trigger policy_no_delete on policy": "3df268668d0ca9dc523e2766f944fcbe",
+    "trigger policy_no_replace on policy": "764e8c0b6ab864b2a60c8b8ac59234c0",
+    "trigger policy_no_update on policy": "5033a3dc74945c1a7ed14e5c3b048b9d",
+    "trigger run_begins_passages on run": "bed38927936f1f3b47b250cffaec78fc",
+    "trigger run_no_delete on run": "156115128f2a959c85028e820a0f2db9",
+    "trigger run_no_replace on run": "0d75e5f53a24bc3974310a56250e9af5",
+    "trigger run_no_update on run": "046e31f6f19e6b1e97bdd53ffd29cb98",
+    "view pruned_branch": "8312dec3b41c4f186c000935920cd990",
+    "view run_summary": "3616dbf0462439ed3343ffacc59f2b25",
+    "view step": "148de7229d0325c159b1b3077dc6b3b5",
+    "view why_pruned": "e0e8b246d43a0d742083966d301cb00a",
+}
+# fmt: on
 
 Row = dict[str, Any]
 Point = tuple[int, int, int, int]
@@ -271,6 +334,38 @@ def rows(
         yield dict(zip(columns, row, strict=True))
 
 
+# --- triggers and views -------------------------------------------------------------------------
+
+
+def plain(definition: str) -> str:
+    """Without blanks and quotes that mean nothing."""
+    text = " ".join(definition.replace('"', "").split())
+    return re.sub(r"\s*([(),])\s*", r"\1", text)
+
+
+def check_schema(db: sqlite3.Connection) -> list[str]:
+    """What is wrong with tables, indexes, triggers and views; of lines there is nothing to say."""
+    names = {name for (name,) in db.execute("SELECT name FROM main.sqlite_master")}
+    if "alembic_version" not in names:
+        return []
+    revision = db.execute("SELECT version_num FROM alembic_version").fetchone()
+    if revision != (REVISION,):
+        return [f"triggers and views cannot be compared: this verifier knows revision {REVISION}"]
+    there = {}
+    for kind, name, table, sql in db.execute(
+        "SELECT type, name, tbl_name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
+    ):
+        there[f"{kind} {name}" + (f" on {table}" if kind == "trigger" else "")] = sql
+    wrong = []
+    for thing, digest in SCHEMA.items():
+        if thing not in there:
+            wrong.append(f"the {thing} is missing")
+        elif sha256(plain(there[thing]).encode("utf-8", "replace"))[:32] != digest:
+            wrong.append(f"the {thing} was changed")
+    added = [thing for thing in there if thing.startswith("trigger ") and thing not in SCHEMA]
+    return wrong + [f"the {thing} was put in" for thing in added]
+
+
 # --- one run ------------------------------------------------------------------------------------
 
 
@@ -281,6 +376,7 @@ def check_run(db: sqlite3.Connection, run: str, marks: dict[int, list]) -> int:
         raise Wrong("the run's row is missing")
     erasures = {each["digest"]: each for each in rows(db, "erasure", "WHERE run_id = ?", (run,))}
     expected, head, bound, start, gone = 0, ZEROS, "", {}, {}
+    fates = Fates()
     for event in rows(db, "event", "WHERE run_id = ? ORDER BY seq", (run,)):
         seq = event["seq"]
         if seq != expected:
@@ -307,10 +403,13 @@ def check_run(db: sqlite3.Connection, run: str, marks: dict[int, list]) -> int:
             bound = sha256(canonical(body["digests"]))
         if event["digests"] != bound:
             raise Wrong(f"event {seq} is bound to other digests than its run")
-        for name, digest in blobs.items():
-            check_blob(db, seq, name, digest, erasures, gone)
+        contents = {
+            name: check_blob(db, seq, name, digest, erasures, gone)
+            for name, digest in blobs.items()
+        }
         if event["kind"] == "erased":
             check_erased(event, body, erasures, gone)
+        fates.take(event, body, contents.get("arguments", b""))
         expected, head = seq + 1, hash
     if expected == 0:
         raise Wrong("all of its events are missing")
@@ -322,6 +421,102 @@ def check_run(db: sqlite3.Connection, run: str, marks: dict[int, list]) -> int:
     for each in erasures.values():
         raise Wrong(f"an erasure names event {each['seq']}, which erased no such blob")
     return expected
+
+
+class Fates:
+    """What became of a run's thoughts, event by event: who waits, what was cut, what is open."""
+
+    def __init__(self) -> None:
+        self.recorded: dict[str, int] = {}
+        self.waits: dict[str, str] = {}  # thought: what a person decides on, "verdict" or "tool"
+        # thought: its intent, the tool, and the digest of tool and arguments (or None)
+        self.calls: dict[str, tuple[int, str, str | None]] = {}
+        self.judged: dict[str, str] = {}  # the digest of the call that a thought was judged for
+        self.open: set[str] = set()  # calls without an end
+        self.decided: set[str] = set()
+        self.barred: set[str] = set()  # cut, refused or waiting, and all below
+        self.freed: dict[str, int] = {}  # approved, by which event
+
+    def take(self, event: Row, body: Row, arguments: bytes = b"") -> None:
+        """Raises Wrong for what the events before do not allow."""
+        kind, seq, id = event["kind"], event["seq"], event["thought_id"]
+        if kind in ("decided", "erased"):
+            actor = event["actor"]
+            if not actor.startswith("person:") or not actor[len("person:") :].strip():
+                raise Wrong(f"event {seq} says that {actor!r} {kind}, which names no person")
+        if kind in ("judged", "placed"):
+            self.record(event, body)
+        elif kind == "selected":
+            for dropped in body["dropped"]:
+                self.waits.pop(dropped, None)
+        elif kind == "tool_intended":
+            tool = body["tool"]
+            spelt = b"[" + canonical(tool) + b"," + arguments + b"]"
+            self.calls[id] = (seq, tool, sha256(spelt) if arguments else None)
+            self.open.add(id)
+        elif kind == "tool_returned":
+            if id not in self.calls or self.calls[id][1] != body["tool"]:
+                raise Wrong(f"event {seq} is the end of a call that nothing intended")
+            self.open.discard(id)
+        elif kind == "escalated":
+            if id not in self.waits and id not in self.open and id not in self.decided:
+                raise Wrong(f"event {seq} escalates thought {id}, which no verdict escalated")
+        elif kind == "decided":
+            self.decide(seq, id, body)
+
+    def record(self, event: Row, body: Row) -> None:
+        seq, id, status, verdict = event["seq"], event["thought_id"], body["status"], None
+        if id in self.recorded:
+            raise Wrong(f"event {seq} records thought {id} again: event {self.recorded[id]} did")
+        self.recorded[id] = seq
+        if body["judgement"] is not None:
+            verdict = body["judgement"]["action"]
+        if status == "kept" and verdict not in (None, "allow", "flag"):
+            raise Wrong(f"event {seq} keeps thought {id}, whose verdict is {verdict}")
+        if "call" in body:
+            self.judged[id] = body["call"]["digest"]
+        if status == "escalated":
+            if event["kind"] == "judged" and verdict == "escalate":
+                self.waits[id] = "verdict"
+            elif event["kind"] == "placed" and id in self.open:
+                self.waits[id] = "tool"
+            elif id not in self.decided:
+                raise Wrong(f"event {seq} lets thought {id} wait, which nothing escalated")
+        if event["kind"] == "placed" and id in self.calls:
+            intent, tool, call = self.calls[id]
+            if body["acted"] != tool:
+                raise Wrong(f"event {seq} says that another tool was called than event {intent}")
+            for parent in body["parents"]:
+                if parent in self.barred or self.freed.get(parent, -1) > intent:
+                    raise Wrong(
+                        f"event {intent} calls {tool} below thought {parent}, which was cut or "
+                        "waited for a person"
+                    )
+                if call is not None and self.judged.get(parent, call) != call:
+                    raise Wrong(
+                        f"event {intent} calls {tool} otherwise than {parent} was judged for"
+                    )
+        if id in self.decided:
+            return
+        if status in ("pruned", "escalated") or not self.barred.isdisjoint(body["parents"]):
+            self.barred.add(id)
+
+    def decide(self, seq: int, id: str, body: Row) -> None:
+        if id in self.decided:
+            raise Wrong(f"event {seq} decides on thought {id}, on which a person decided already")
+        about = body["about"]
+        if not (id in self.open if about == "tool" else self.waits.get(id) == about):
+            raise Wrong(f"event {seq} decides on thought {id}, which did not wait for a person")
+        if about == "verdict" and body.get("call") not in (None, self.judged.get(id)):
+            raise Wrong(f"event {seq} decides on another call than thought {id} was judged for")
+        self.decided.add(id)
+        self.waits.pop(id, None)
+        self.open.discard(id)
+        if body["approve"] and body["outcome"] != "not done":
+            self.barred.discard(id)
+            self.freed[id] = seq
+        else:
+            self.barred.add(id)
 
 
 def check_start(db: sqlite3.Connection, row: Row, event: Row, body: Row, blobs: Row) -> Row:
@@ -347,13 +542,14 @@ def check_start(db: sqlite3.Connection, row: Row, event: Row, body: Row, blobs: 
 
 def check_blob(
     db: sqlite3.Connection, seq: int, name: str, digest: str, erasures: Row, gone: Row
-) -> None:
+) -> bytes:
+    """The bytes; empty where they were erased."""
     blob = next(rows(db, "blob", "WHERE digest = ?", (digest,)), None)
     if blob is None:
         raise Wrong(f"the {name} of event {seq} is missing")
     try:
         if blob_digest(blob["salt"], blob["bytes"]) == digest:
-            return
+            return blob["bytes"]
     except TypeError:
         pass  # not bytes
     if blob["salt"] or blob["bytes"]:
@@ -361,6 +557,7 @@ def check_blob(
     if digest not in erasures:
         raise Wrong(f"the bytes of the {name} of event {seq} are gone, and no erasure says why")
     gone[digest] = (seq, name)
+    return b""
 
 
 def check_erased(event: Row, body: Row, erasures: Row, gone: Row) -> None:
@@ -387,7 +584,7 @@ def check_signed(body: Row, signature: str, name: str) -> None:
     # bytes.fromhex passes over blanks and capitals; what was stored has neither.
     if (key.hex(), sign.hex()) != (body["key"], signature):
         raise Wrong(f"{name} is written in another way")
-    if set(body) != set(BODY) or not signed(key, canonical(body), sign):
+    if set(body) - {"verified"} != set(BODY) or not signed(key, canonical(body), sign):
         raise Wrong(f"{name}: its signature does not match")
 
 
@@ -409,6 +606,8 @@ def check_checkpoints(db: sqlite3.Connection, key: str | None, marks: Marks) -> 
         if row["number"] != expected:
             raise Wrong(f"checkpoint {expected} is missing")
         body = {column: row[column] for column in BODY}
+        if "verified" in (said := json.loads(row["body"])):  # absent in those of version 0.1
+            body["verified"] = said["verified"]
         if canonical(body).decode() != row["body"]:
             raise Wrong(f"{name}: its columns are not what was signed")
         if body["previous"] != previous:
@@ -494,6 +693,7 @@ def verify(
             wrong.append((None, str(bad)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             wrong.append((None, f"a checkpoint cannot be read: {error!r}"))
+    wrong += [(None, fault) for fault in check_schema(db)]
     there = {id for (id,) in db.execute("SELECT id FROM run UNION SELECT run_id FROM event")}
     wanted = [run] if run is not None else sorted(there | set(marks))
     for each in wanted:
@@ -548,7 +748,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"fine: {some(events, 'event')} of {some(runs, 'run')} {told} written")
     for name, said in (("checkpoint", kept), ("proof", proof and proof["checkpoint"])):
         if said is not None:
-            print(f"the {name} of {said['body']['at']} is signed with {said['body']['key']}")
+            how = "" if said["body"].get("verified") else ", without verifying what was new"
+            print(f"the {name} of {said['body']['at']} is signed with {said['body']['key']}{how}")
     return 1 if wrong else 0
 
 

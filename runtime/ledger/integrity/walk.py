@@ -15,9 +15,10 @@ from .. import connect, tables
 from ..chain import GENESIS, as_text, blob_digest, from_text
 from ..errors import LedgerError
 from ..events import EventKind
+from ..standing import TELLING, ContradictionError, Standing
 from ..text import shown
 from .damage import Damage, DamageError, DamageKind, cut_off
-from .derived import Derivation, check_derived
+from .derived import Derivation, Spoken, check_derived, check_passages, read_body
 from .diagnosis import broken_link, gap
 from .links import Link, link_hash
 from .sweep import Span, Sweep, sweeping
@@ -25,6 +26,10 @@ from .sweep import Span, Sweep, sweeping
 __all__ = ["Mark", "Marks", "Walked", "policy_fault", "walk", "walking"]
 
 _BATCH: Final = 512
+_DERIVED: Final = (
+    *(tables.thought, tables.tag_score, tables.decision),
+    *(tables.passage, tables.passage_mark),
+)
 _RESUMED: Final = EventKind.RESUMED.value
 _ERASED: Final = EventKind.ERASED.value
 _BOUND: Final = ("policy", "model", "tokenizer", "vocabulary")
@@ -66,13 +71,17 @@ class _Beside:
     thoughts: Mapping[str, list[tuple]]
     scores: Mapping[str, list[tuple]]
     decisions: Mapping[str, list[tuple]]
+    passages: Mapping[str, list[tuple]]
+    marks: Mapping[str, list[tuple]]
 
     @property
     def known(self) -> set[str]:
         """Every run that is named anywhere here."""
-        return {
-            *self.runs, *self.erasures, *self.thoughts, *self.scores, *self.decisions
-        }  # fmt: skip
+        tables = (
+            *(self.runs, self.erasures, self.thoughts, self.scores, self.decisions),
+            *(self.passages, self.marks),
+        )
+        return {run for table in tables for run in table}
 
 
 def walk(sweep: Sweep, span: Span, marks: Marks, *, derived: bool) -> Walked:
@@ -104,10 +113,7 @@ def _walk(sweep: Sweep, span: Span, marks: Marks, derived: bool) -> Walked:
         {row[0]: row for row in sweep.rows("SELECT digest, name, body FROM policy")},
         sweep.of(tables.run, span),
         sweep.of(tables.erasure, span),
-        *(
-            sweep.of(table, span) if derived else {}
-            for table in (tables.thought, tables.tag_score, tables.decision)
-        ),
+        *(sweep.of(table, span) if derived else {} for table in _DERIVED),
     )
     walked, seen = Walked(), set[str]()
     for run, links in groupby(sweep.events(span), key=itemgetter(0)):
@@ -140,7 +146,9 @@ class _Run:
         for mark in marks:
             self.marks.setdefault(mark.seq, []).append(mark)
         self.erasures = {digest: (seq, at) for digest, _, seq, at in beside.erasures.get(run, ())}
+        self.standing = Standing()
         self.derivation = Derivation(self.row["agent"] if self.row else "")
+        self.spoken = Spoken()
         self.expected, self.bound = 0, ""
         self.head: str = GENESIS
         self.digests: Mapping[str, str] = {}
@@ -180,10 +188,7 @@ class _Run:
             whole, bad = self._linked(batch)
             try:
                 contents = self._contents(whole)
-                if self.derived:
-                    self._derive(whole, contents)
-                else:
-                    self._erasing(whole)
+                self._follow(whole, contents)
             except DamageError as earlier:
                 raise self._first(earlier, whole) from None
             if bad is not None:
@@ -304,19 +309,26 @@ class _Run:
             )
         raise DamageError(seq, DamageKind.CHANGED, f"the {name} of event {seq} was changed")
 
-    def _derive(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
+    def _follow(self, whole: list[tuple[tuple, dict]], contents: Mapping[str, bytes]) -> None:
+        """What each event says against what the ones before it allow, and what is made from it."""
         for columns, named in whole:
-            if columns[2] == _ERASED:
-                self._erased(columns)
             try:
-                self.derivation.take(columns, named, contents)
+                if self.derived:
+                    self.spoken.take(columns, named, contents)
+                body = read_body(columns[2], columns[11])
+                if body is None:
+                    continue
+                if columns[2] == _ERASED:
+                    self._erased(columns)
+                if columns[2] in TELLING:
+                    arguments = contents.get(named.get("arguments", ""), b"")
+                    self.standing.take(Link._make(columns), body, arguments)
+                if self.derived:
+                    self.derivation.take(columns, body, named, contents)
+            except ContradictionError as wrong:
+                raise DamageError(wrong.seq, DamageKind.CHANGED, wrong.reason) from None
             except (KeyError, ValueError, TypeError) as error:
                 raise _unreadable(columns[1], error) from None
-
-    def _erasing(self, whole: list[tuple[tuple, dict]]) -> None:
-        for columns, _ in whole:
-            if columns[2] == _ERASED:
-                self._erased(columns)
 
     def _erased(self, columns: tuple) -> None:
         """An event that erased blobs of this run: they are gone, and their rows say the same."""
@@ -384,6 +396,13 @@ class _Run:
                 self.beside.thoughts.get(self.run, ()),
                 self.beside.scores.get(self.run, ()),
                 self.beside.decisions.get(self.run, ()),
+                last,
+            )
+            check_passages(
+                self.spoken,
+                self.beside.passages.get(self.run, ()),
+                self.beside.marks.get(self.run, ()),
+                self.standing.ended,
                 last,
             )
 

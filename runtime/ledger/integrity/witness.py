@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..chain import GENESIS, as_text, from_text
 from ..errors import LedgerError
-from .checkpoints import Checkpoint, Head, heads_of
+from .checkpoints import Checkpoint, Head, heads_of, was_verified
 from .damage import Damage, DamageKind
 from .sweep import Sweep
 from .walk import Mark
@@ -91,7 +91,7 @@ def _read(row: tuple) -> tuple[Checkpoint | None, _Fault | None]:
     """A row as a checkpoint, and what is wrong with it in itself."""
     *signed, body, heads = row
     try:
-        checkpoint = Checkpoint(*signed, heads=heads_of(heads))
+        checkpoint = Checkpoint(*signed, heads=heads_of(heads), verified=was_verified(body))
         if body != checkpoint.body:
             if from_text(body)["number"] != checkpoint.number:
                 other = from_text(body)["number"]

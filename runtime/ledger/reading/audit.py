@@ -188,6 +188,7 @@ class AuditLog:
         with self._asking() as connection:
             within = fetch.run_id(connection, run)
             id, _ = fetch.runs_with(connection, thought, within)
+            fetch.confirmed(connection, within, [id])
             found = fetch.thoughts(connection, within, id)[0]
             digests = [] if found.evidence is None else [found.evidence]
             blobs = fetch.contents(connection, digests)

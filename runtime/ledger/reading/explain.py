@@ -40,6 +40,7 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     cause = judged.judgement.cause if isinstance(judged.judgement, Verdict) else None
     rule = None if cause is None else bound.policy.rules_for(bound.context)[cause.rule]
     near = _near(connection, judged)
+    fetch.confirmed(connection, run, [thought, *(row.id for row in near)])
     alike = [row for row in near if (row.index, row.operation) == (judged.index, judged.operation)]
     events = tries.events_of(connection, run, [row.id for row in alike])
     asked = _asked(events.get(thought, ()))
@@ -49,6 +50,9 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     siblings = tuple(row for row in near if row.id != thought)
     (call,) = calls_of(connection, [_called(connection, judged)])
     in_all, below = _counts(connection, judged)
+    successor = _successor(connection, judged, siblings)
+    if successor is not None and successor not in siblings:
+        fetch.confirmed(connection, run, [successor.id])
     return Explanation(
         run=about,
         thought=judged,
@@ -64,7 +68,7 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
         tries=tuple(tries.tries(connection, alike, events)),
         switches=tuple(tries.switches(events, thought)),
         below=below,
-        successor=_successor(connection, judged, siblings),
+        successor=successor,
         passes_if=() if stored is None else what_would_pass(stored),
         also_in=tuple(also_in),
     )
@@ -99,28 +103,28 @@ def _replaced(bound: Bound, rule: Rule) -> Rule | None:
 
 
 def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]:
-    """From the events themselves, which say more than the table made from them."""
-    if thought.reason is None:  # a decision gives one
-        return []
-    row, event = tables.decision.c, tables.event.c
-    query = (
-        sa.select(row.seq, row.at, row.actor, row.approve, row.about, row.reason, event.body)
-        .join(tables.event, sa.and_(event.run_id == row.run_id, event.seq == row.seq))
-        .where(row.run_id == thought.run, row.thought_id == thought.id)
-        .order_by(row.seq)
+    """From the events themselves, whose hashes were checked."""
+    event = tables.event
+    query = sa.select(event).where(
+        event.c.run_id == thought.run,
+        event.c.thought_id == thought.id,
+        event.c.kind == EventKind.DECIDED.value,
     )
-    return [
-        DecisionRow(
-            seq=found.seq,
-            at=found.at,
-            by=found.actor,
-            approve=found.approve,
-            about=found.about,
-            outcome=from_text(found.body).get("outcome"),
-            reason=found.reason,
+    decisions: list[DecisionRow] = []
+    for found in sorted(connection.execute(query), key=lambda row: row.seq):
+        body = from_text(found.body)
+        decisions.append(
+            DecisionRow(
+                seq=found.seq,
+                at=found.at,
+                by=found.actor,
+                approve=body["approve"],
+                about=body["about"],
+                outcome=body.get("outcome"),
+                reason=body["reason"],
+            )
         )
-        for found in connection.execute(query)
-    ]
+    return decisions
 
 
 def _near(connection: Connection, thought: ThoughtRow) -> list[ThoughtRow]:

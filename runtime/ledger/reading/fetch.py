@@ -16,6 +16,9 @@ from .. import tables
 from ..chain import as_text, blob_digest, event_hash, from_text
 from ..derive import told
 from ..errors import LedgerError
+from ..events import EventKind
+from ..integrity.derived import Derivation, read_body
+from ..integrity.links import Link, link_hash
 from ..judgements import approvals_from_json, judgement_from_json
 from ..text import shown, text_of
 from .replay import Bound, Stored
@@ -25,10 +28,13 @@ __all__ = [
     "bodies",
     "bound",
     "by_index",
+    "confirmed",
     "content",
     "contents",
     "damaged",
     "each_thought",
+    "judged",
+    "named_in_events",
     "policy",
     "prompts",
     "run_id",
@@ -58,7 +64,28 @@ def run_id(connection: Connection, start: str) -> str:
 
 def runs_with(connection: Connection, start: str, run: str | None) -> tuple[str, list[str]]:
     """The one thought whose id starts so, and the runs it is in: cut before kept, then newest."""
-    ids = _starting(connection, tables.thought.c.id, start, run)
+    id = _one(_starting(connection, tables.thought.c.id, start, run), start, run)
+    table = tables.thought.c
+    query = sa.select(table.run_id).where(table.id == id)
+    if run is not None:
+        query = query.where(table.run_id == run)
+    cut = sa.case((table.status == Status.PRUNED.value, 0), else_=1)
+    query = query.order_by(cut, table.at.desc()).limit(1 + _ALSO)
+    return id, list(connection.execute(query).scalars())
+
+
+def named_in_events(connection: Connection, start: str, run: str | None) -> tuple[str, list[str]]:
+    """The one thought whose id starts so, and every run whose events name it, whatever the rows
+    say that are derived from them. Reads an index of all events, where no run is given."""
+    event = tables.event.c
+    id = _one(_starting(connection, event.thought_id, start, run), start, run)
+    if run is not None:
+        return id, [run]
+    query = sa.select(event.run_id).distinct().where(event.thought_id == id)
+    return id, sorted(connection.execute(query).scalars())
+
+
+def _one(ids: Sequence[str], start: str, run: str | None) -> str:
     if not ids:
         where = "" if run is None else f" of run {run}"
         raise LedgerError(
@@ -67,23 +94,17 @@ def runs_with(connection: Connection, start: str, run: str | None) -> tuple[str,
         )
     if len(ids) > 1:
         raise LedgerError(f"several thoughts start with {start!r} ({', '.join(ids)} …): write more")
-    table = tables.thought.c
-    query = sa.select(table.run_id).where(table.id == ids[0])
-    if run is not None:
-        query = query.where(table.run_id == run)
-    cut = sa.case((table.status == Status.PRUNED.value, 0), else_=1)
-    query = query.order_by(cut, table.at.desc()).limit(1 + _ALSO)
-    return ids[0], list(connection.execute(query).scalars())
+    return ids[0]
 
 
 def _starting(
-    connection: Connection, column: sa.Column[str], start: str, run: str | None = None
+    connection: Connection, column: sa.Column[Any], start: str, run: str | None = None
 ) -> list[str]:
     """Up to three different ids that start so; just the one that is so."""
     start = start.strip().lower()
     if not start:
         return []
-    within = [] if run is None else [tables.thought.c.run_id == run]
+    within = [] if run is None else [column.table.c.run_id == run]
     if connection.execute(sa.select(column).where(column == start, *within).limit(1)).first():
         return [start]
     query = sa.select(column).distinct().where(column.between(start, start + _LAST), *within)
@@ -349,6 +370,47 @@ def bodies(connection: Connection, events: Sequence[Mapping[Any, Any]]) -> list[
         said = {name: shown(text_of(held)) for name, held in words.items() if held is not None}
         filled.append(told(from_text(event["body"]), said))
     return filled
+
+
+def judged(connection: Connection, run: str) -> Iterator[Mapping[Any, Any]]:
+    """The events of a run that judged a thought on evidence, in order, each checked against its
+    hash: from the chain, since a row that is derived from it may say anything."""
+    event = tables.event.c
+    query = sa.select(tables.event).where(event.run_id == run).order_by(event.seq)
+    query = query.where(event.kind == EventKind.JUDGED.value, event.blobs.contains('"evidence"'))
+    for row in connection.execute(query, execution_options={"yield_per": _ROWS}).mappings():
+        if event_hash(dict(row)) != row["hash"]:
+            raise LedgerError(damaged(f"event {row['seq']} of run {run}"))
+        if from_text(row["body"])["judgement"] is not None:
+            yield row
+
+
+def confirmed(connection: Connection, run: str, ids: Sequence[str]) -> None:
+    """Raises :class:`LedgerError` where a derived row of these thoughts is not what the run's own
+    events say."""
+    event, thought = tables.event.c, tables.thought
+    theirs = sa.or_(event.thought_id.in_(ids), event.thought_id.is_(None))
+    query = sa.select(tables.event).where(event.run_id == run, theirs)
+    rows = sorted(connection.execute(query).mappings(), key=lambda row: row["seq"])
+    made: Derivation | None = None
+    for row in rows:
+        columns = Link._make(row.values())
+        if link_hash(columns) != columns.hash:
+            raise LedgerError(damaged(f"event {columns.seq} of run {run}"))
+        body, named = read_body(columns.kind, columns.body), from_text(columns.blobs)
+        if columns.kind == EventKind.RUN_STARTED:
+            made = Derivation(from_text(columns.body)["agent"])
+        elif made is not None and body is not None:
+            told_by = ("text", "value", "reason", "note")
+            wanted = [named[name] for name in told_by if name in named]
+            held = {digest: held or b"" for digest, held in contents(connection, wanted).items()}
+            made.take(columns, body, named, held)
+    stands = sa.select(thought).where(thought.c.run_id == run, thought.c.id.in_(ids))
+    there = {row.id: tuple(row) for row in connection.execute(stands)}
+    said = {} if made is None else made.thoughts
+    for id in ids:
+        if there.get(id) != said.get(id):
+            raise LedgerError(damaged(f"the row of thought {id} in run {run}"))
 
 
 def damaged(what: str) -> str:

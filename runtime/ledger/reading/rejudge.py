@@ -1,21 +1,21 @@
 """Whole runs judged again, by their own policy or by another; in several processes, if wanted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
-import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection
 
 from ....gates.errors import PolicyError, SecateurError
 from ....gates.evidence import Evidence
 from ....gates.policy import Policy
 from ....gates.verdict import Judgement
-from .. import connect, tables
-from ..chain import blob_digest, from_text
-from ..errors import LedgerError
+from .. import connect
+from ..chain import from_text
 from ..judgements import approvals_from_json, judgement_from_json
 from ..processes import side_by_side
+from ..text import shown, text_of
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored
 
@@ -41,15 +41,21 @@ def _replay(connection: Connection, bound: Bound, run: str, policy: Policy | Non
         policy.check(bound.vocabulary.vocabulary)
     judged = erased = 0
     flips: list[Flip] = []
-    for row in connection.execute(_judged(run)).yield_per(_ROWS):
-        if not row.bytes and not row.salt:
-            erased += 1
-            continue
-        judged += 1
-        before, after = _verdicts(row, bound, policy)
-        same = before == after if policy is None else before.action is after.action
-        if not same:
-            flips.append(Flip(run, row.id, before, after, row.text))
+    source = fetch.judged(connection, run)
+    while events := list(islice(source, _ROWS)):
+        named = [from_text(event["blobs"]) for event in events]
+        blobs = fetch.contents(connection, [each["evidence"] for each in named])
+        for event, names in zip(events, named, strict=True):
+            evidence = blobs[names["evidence"]]
+            if evidence is None:
+                erased += 1
+                continue
+            judged += 1
+            before, after = _verdicts(event, evidence, bound, policy)
+            same = before == after if policy is None else before.action is after.action
+            if not same:
+                text = fetch.content(connection, names["text"]) or b""
+                flips.append(Flip(run, event["thought_id"], before, after, shown(text_of(text))))
     return Replay(run, judged, erased, tuple(flips))
 
 
@@ -66,26 +72,15 @@ def replay_if_fit(connection: Connection, run: str, policy: Policy | None) -> Re
         return Replay(run, 0, 0, (), str(error))
 
 
-def _judged(run: str) -> sa.Select[*tuple[Any, ...]]:
-    row, event, blob = tables.thought.c, tables.event.c, tables.blob.c
-    return (
-        sa.select(row.id, row.text, row.scope, row.attempt, event.body, *blob)
-        .join(tables.event, sa.and_(event.run_id == row.run_id, event.seq == row.seq))
-        .join(tables.blob, blob.digest == row.evidence)
-        .where(row.run_id == run)
-        .order_by(row.seq)
-    )
-
-
-def _verdicts(row: Any, bound: Bound, policy: Policy | None) -> tuple[Judgement, Judgement]:
-    if blob_digest(row.salt, row.bytes) != row.digest:
-        raise LedgerError(fetch.damaged(f"blob {row.digest[:12]}"))
-    body = from_text(row.body)
+def _verdicts(
+    event: Mapping[Any, Any], evidence: bytes, bound: Bound, policy: Policy | None
+) -> tuple[Judgement, Judgement]:
+    body = from_text(event["body"])
     stored = Stored(
         bound=bound,
-        evidence=Evidence.from_bytes(row.bytes),
-        scope=row.scope,
-        attempt=body.get("retries", row.attempt),  # one number, before runs were resumed
+        evidence=Evidence.from_bytes(evidence),
+        scope=body["scope"],
+        attempt=body.get("retries", event["attempt"]),  # one number, before runs were resumed
         approved=approvals_from_json(body),
     )
     return judgement_from_json(body["judgement"]), stored.judge(policy)
