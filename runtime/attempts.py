@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..agents.functions import called, holds
 from ..agents.machines import Work
@@ -53,6 +53,17 @@ class _Try:
     origin: Origin
     bounds: Mapping[str, Control]
     """Upper bounds on the controls, from the tries before and from regrowing."""
+
+
+class _Judged(NamedTuple):
+    """A try as it was read and judged."""
+
+    evidence: Evidence
+    judgement: Judgement
+    call: Call | None = None
+    """What it was judged for in scope ``action``; None where it was judged as a thought."""
+    unread: str | None = None
+    """Why no call could be read from a finished text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +240,7 @@ class Attempts:
         try:
             async with limit:
                 await decoding.run()
-                evidence, judgement, call = await self._judge(operation, decoding, now.retries)
+                read = await self._judge(operation, decoding, now.retries)
         except asyncio.CancelledError as stop:
             written = _written(thought, decoding)
             await self._stopped(written, self._record(written, work, now, decoding.text), stop)
@@ -238,25 +249,29 @@ class Attempts:
             late = EngineError(f"the model gave no answer within {operation.timeout} s")
             failed = _failed(_written(thought, decoding), late if limit.expired() else error)
             return failed, self._record(failed, work, now, decoding.text), None
+        judgement, call = read.judgement, read.call
         thought = _written(
             thought,
             decoding,
             judgement=judgement,
-            token_ids=evidence.token_ids,
+            token_ids=read.evidence.token_ids,
             status=_status(judgement),
             reason=judgement.reason if isinstance(judgement, Broken) else None,
         )
         waits = thought.status is Status.ESCALATED
         cut = waits and decoding.cut
-        if operation.parse is not None and (thought.lives or waits) and not cut:
-            thought = _parsed(thought, operation.parse)
+        if (thought.lives or waits) and not cut:
+            if read.unread is not None:
+                thought = _unreadable(thought, read.unread)
+            elif operation.parse is not None:
+                thought = _parsed(thought, operation.parse)
         latency = time.monotonic() - began
         judged = self._record(
             thought,
             work,
             now,
             decoding.text,
-            evidence=evidence,
+            evidence=read.evidence,
             latency_s=latency,
             scope="thought" if call is None else "action",
             call=call,
@@ -286,26 +301,27 @@ class Attempts:
         """Act on the verdict of a thought that is recorded."""
         self.recording.remember(thought)
         if thought.status is Status.ESCALATED:
-            unread = "" if thought.reason is None else "; its text does not parse"
+            unread = "" if thought.reason is None else "; its text cannot be read"
             await self.recording.log.escalate(thought.id, f"a rule asks for a person{unread}")
         if thought.judgement is not None and thought.judgement.action is Action.HALT:
             raise Halt(thought)
         return thought
 
-    async def _judge(
-        self, operation: Ask, decoding: Decoding, retries: int
-    ) -> tuple[Evidence, Judgement, Call | None]:
-        """Evidence and verdict of a try, and the call that it was judged for in scope ``action``;
-        None where it was judged as a thought."""
+    async def _judge(self, operation: Ask, decoding: Decoding, retries: int) -> _Judged:
+        """Read and judge a try: for its call, where it is whole and asks for one."""
         if decoding.judgement is not None:
-            return decoding.evidence(), decoding.judgement, None
+            return _Judged(decoding.evidence(), decoding.judgement)
         broken_off = decoding.convicted or decoding.fault is not None
         call: Call | None = None
+        unread: str | None = None
         if broken_off:
             evidence = decoding.evidence()
         else:
             evidence = await decoding.weighed()
-            call = _call(operation, decoding.text.strip())
+            try:
+                call = _call(operation, decoding.text.strip())
+            except Exception as error:  # a rule may ask for a person all the same
+                unread = f"its call cannot be read: {reason(error)}"
         if call is None:
             judgement = decoding.judged(evidence)
         else:  # rules that no token was held against
@@ -320,7 +336,7 @@ class Attempts:
             )
         if broken_off and judgement.action.keeps:
             raise RuntimeError("what was broken off passes the gate")
-        return evidence, judgement, call
+        return _Judged(evidence, judgement, call, unread)
 
     def _steering(self, operation: Ask, bounds: Mapping[str, Control]) -> Steering | None:
         if operation.steer is None:
@@ -502,17 +518,17 @@ def _call(operation: Ask, text: str) -> Call | None:
     return None if operation.calls is None else read_call(operation.calls, text)
 
 
+def _unreadable(thought: Thought, why: str) -> Thought:
+    """A thought whose text is of no use has failed; where a rule asks for a person it waits."""
+    if thought.status is Status.ESCALATED:
+        return replace(thought, reason=why)
+    return replace(thought, status=Status.FAILED, reason=why)
+
+
 def _parsed(thought: Thought, parse: Callable[[str], Any]) -> Thought:
-    """The thought with its value. One that does not parse has failed; where a rule asks for a
-    person it waits all the same."""
     try:
         value = called(parse, thought.text)
         recordable(value)  # what the ledger cannot hold is rubbish too
         return replace(thought, value=value)
     except Exception as error:
-        waits = thought.status is Status.ESCALATED
-        return replace(
-            thought,
-            status=Status.ESCALATED if waits else Status.FAILED,
-            reason=f"the text does not parse: {reason(error)}",
-        )
+        return _unreadable(thought, f"the text does not parse: {reason(error)}")

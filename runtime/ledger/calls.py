@@ -106,20 +106,16 @@ def begun(connection: Connection, run: str | None = None) -> list[Begun]:
 
 def _unfinished(connection: Connection, run: str | None) -> list[tuple[str, str]]:
     """Runs that have not ended, or were resumed since, with their agents."""
-    last = {
-        kind: dict(
-            connection.execute(
-                sa.text(
-                    "SELECT run_id, max(seq) FROM event "
-                    f"{fetch.by_index(connection, kind.removeprefix('run_'))} "
-                    f"WHERE kind = '{kind}' GROUP BY run_id"
-                )
+    last: dict[str, dict[str, int]] = {}
+    for kind in ("run_finished", "resumed"):
+        index = fetch.by_index(connection, kind.removeprefix("run_"))
+        found = connection.execute(
+            sa.text(
+                f"SELECT run_id, max(seq) AS seq FROM event {index} WHERE kind = '{kind}' "
+                "GROUP BY run_id"
             )
-            .tuples()
-            .all()
         )
-        for kind in ("run_finished", "resumed")
-    }
+        last[kind] = {row.run_id: row.seq for row in found}
     row = tables.run.c
     query = sa.select(row.id, row.agent).order_by(row.id)
     if run is not None:

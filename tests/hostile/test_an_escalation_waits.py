@@ -267,12 +267,27 @@ async def test_a_finished_text_that_does_not_parse_waits_and_then_fails(desk):
     assert run.status is RunStatus.ESCALATED
     with AuditLog(here.ledger) as audit:
         (row,) = audit.waiting()
-    assert row.reason == "a rule asks for a person; its text does not parse"
+    assert row.reason == "a rule asks for a person; its text cannot be read"
     await here.decide(run.waiting[0].id)
     again = await here.resume(run.run_id)
     assert (again.status, here.paid()) == (RunStatus.EMPTY, [])
     (failed,) = [t for t in again.thoughts if t.status is Status.FAILED]
     assert "is no whole line" in (failed.reason or "")
+    here.sound(run.run_id)
+
+
+async def test_a_finished_text_without_a_readable_call_waits_and_then_fails(desk):
+    def raises(text: str) -> Call:
+        raise ValueError("no payee")
+
+    here = desk("pay bob! now")
+    line = generate("{task}\n", calls=raises, name="line")
+    here.agent = Agent("payer", line >> act([pay], calls=raises), sampling=LONG)
+    run = await here.run(policy(ASK | {"reading": "rate", "at": 0.01}))
+    assert run.status is RunStatus.ESCALATED
+    run, _ = await here.approve_all(run)
+    assert (run.status, here.paid()) == (RunStatus.EMPTY, [])
+    assert "its call cannot be read" in (run.reason or "")
     here.sound(run.run_id)
 
 

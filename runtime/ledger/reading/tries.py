@@ -38,8 +38,8 @@ def tries(
         dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
             text=shown(text_of(dropped)),
-            **{"approved": False}  # which older versions do not say
-            | {name: body[name] for name in WayBack.__slots__ if name in body},
+            approved=body.get("approved", False),  # which older versions do not say
+            **{n: body[n] for n in WayBack.__slots__ if n not in ("text", "approved")},
         )
     return [
         TryRow(
