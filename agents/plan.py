@@ -20,8 +20,8 @@ from .composition import (
     checked_plan,
 )
 from .errors import PlanError
+from .grades import read_number, read_vote
 from .joins import Join
-from .judging import read_number, read_vote
 from .operations import (
     Act,
     Apply,
