@@ -1,6 +1,5 @@
 """Machines that let the model judge, or a function find fault: grades, votes, improvement."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,12 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from .functions import called
+from .grades import read_vote
 from .leaves import AskLeaf, Leaf
 from .machines import Group, Growth, in_order
 from .operations import Ask, Check, Fail, KeepValid, Score
 from .thought import Scene, Thought
 
-__all__ = ["GradeMachine", "ImproveMachine", "VoteMachine", "read_number", "read_vote"]
+__all__ = ["GradeMachine", "ImproveMachine", "VoteMachine"]
 
 
 class GradeMachine(Group):
@@ -116,24 +116,6 @@ class ImproveMachine(Group):
         self.adopt(leaf, out)
         leaf.start(parents)
         leaf.close()
-
-
-def read_number(text: str) -> float:
-    """The last number in an answer: models reason first, and say what comes of it at the end."""
-    found = _numbers(text, r"-?\d+(?:\.\d+)?")
-    return float(found[-1])
-
-
-def read_vote(text: str) -> int:
-    """The last whole number in an answer."""
-    return int(_numbers(text, r"\d+")[-1])
-
-
-def _numbers(text: str, pattern: str) -> list[str]:
-    found = re.findall(pattern, text)
-    if not found:
-        raise ValueError("there is no number in the answer")
-    return found
 
 
 def _among(parse: Callable[[str], Any], count: int, text: str) -> int:

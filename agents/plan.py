@@ -20,8 +20,8 @@ from .composition import (
 )
 from .errors import PlanError
 from .functions import Plain, check_plain
+from .grades import read_number, read_vote
 from .joins import Join
-from .judging import read_number, read_vote
 from .operations import (
     Act,
     Apply,

@@ -52,20 +52,29 @@ AfterOption = Annotated[
 ]
 
 
-def _time(text: str) -> str:
+def _since(text: str) -> str:
+    return _time(text, end=False)
+
+
+def _until(text: str) -> str:
+    return _time(text, end=True)
+
+
+def _time(text: str, end: bool) -> str:
     """Checked here, so that what is no time is wrong usage."""
     try:
-        return moment(text).isoformat()
+        return moment(text, end=end).isoformat()
     except LedgerError as error:
         raise typer.BadParameter(str(error)) from None
 
 
 SinceOption = Annotated[
     str | None,
-    typer.Option(parser=_time, metavar="TIME", help="Since then: 30m, 12h, 7d, a date."),
+    typer.Option(parser=_since, metavar="TIME", help="Since then: 30m, 12h, 7d, a day."),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option(parser=_time, metavar="TIME", help="Until then, in the same words.")
+    str | None,
+    typer.Option(parser=_until, metavar="TIME", help="Until then, a day to its end."),
 ]
 
 _SHRINKS = ("text", "task", "where")

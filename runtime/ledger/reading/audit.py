@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, Self, TextIO, TypeVar, Unpack
 
@@ -92,8 +92,8 @@ class AuditLog:
         kind: str | None = None,
         actor: str | None = None,
         thought: str | None = None,
-        since: datetime | str | None = None,
-        until: datetime | str | None = None,
+        since: date | str | None = None,
+        until: date | str | None = None,
         limit: int | None = None,
         after: int | None = None,
     ) -> Page[EventRow]:

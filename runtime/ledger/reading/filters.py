@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, Literal, TypedDict
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import sqlalchemy as sa
 
@@ -17,7 +18,14 @@ from ..errors import LedgerError
 
 __all__ = ["CutFilters", "Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
 
-_SPAN = re.compile(r"^(\d{1,6})([mhdw])$")
+_SPAN = re.compile(r"^(\d{1,6})([mhdw])$", re.ASCII)
+_NAME = r"local|[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*"
+_DAY = re.compile(
+    r"^(?P<day>\d{4}-?(?:\d\d-?\d\d|(?P<week>W\d\d)(?!-?\d)|W\d\d-?\d))"
+    rf"\s*(?P<zone>[+-]\d\d(?::?\d\d)?|[Zz]|(?<=\s)(?:{_NAME}))?$",
+    re.ASCII,
+)
+_TIME = re.compile(rf"^(?P<time>.*\d)\s+(?P<zone>{_NAME})$", re.ASCII)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Meaning = Literal["decided", "recorded"]
@@ -34,9 +42,10 @@ class RunFilters(TypedDict, total=False):
     model: str | None
     policy: str | None
     """Its name, or the start of its digest (six digits or more)."""
-    since: datetime | str | None
-    """A time with its zone, or ``7d``, ``12h``, ``30m``, ``2w`` back from now, or an ISO date."""
-    until: datetime | str | None
+    since: date | str | None
+    """A time with its zone, ``7d``, ``12h``, ``30m``, ``2w`` back from now, or a day or a week."""
+    until: date | str | None
+    """The same; a day or a week is in it to its end."""
 
 
 class Filters(RunFilters, total=False):
@@ -97,7 +106,7 @@ class Narrow:
         read["run"] = run
         for name in ("since", "until"):
             if name in read:
-                read[name] = iso(moment(read[name]))
+                read[name] = iso(moment(read[name], end=name == "until"))
         for name in ("min_score", "max_score"):
             if name in read and math.isnan(read[name]):
                 raise LedgerError(f"{name} is not a number: write one such as 0.8")
@@ -174,23 +183,58 @@ class Narrow:
         return lowest + ([] if self.max_score is None else [column <= self.max_score])
 
 
-def moment(given: datetime | str, now: datetime | None = None) -> datetime:
-    """``7d``, ``12h``, ``30m``, ``2w`` back from now, or an ISO date or time (UTC if not said).
+def moment(given: date | str, now: datetime | None = None, *, end: bool = False) -> datetime:
+    """``7d``, ``12h``, ``30m``, ``2w`` back from now, or an ISO time, day or week, in UTC unless it
+    says otherwise: of a day or a week its beginning, or its ``end``.
+
+    A zone stands behind: ``Z``, ``+02:00``, ``Europe/Berlin``, or ``local`` for this machine's.
 
     Raises :class:`LedgerError`.
     """
-    if isinstance(given, datetime):
-        return given if given.tzinfo else given.replace(tzinfo=UTC)
     try:
-        if match := _SPAN.match(given.strip()):
+        if isinstance(given, datetime):
+            return given if given.tzinfo else given.replace(tzinfo=UTC)
+        if isinstance(given, date):
+            return _day(given, given, UTC, end)
+        text = given.strip()
+        if match := _SPAN.match(text):
             span = timedelta(**{_UNITS[match[2]]: int(match[1])})
             return (now or datetime.now(UTC)) - span
-        found = datetime.fromisoformat(given.strip())
-    except (ValueError, OverflowError):
+        if match := _DAY.match(text):
+            first = date.fromisoformat(match["day"])
+            last = first + timedelta(days=6) if match["week"] else first
+            return _day(first, last, _zone(match["zone"]), end)
+        match = _TIME.match(text)
+        found = datetime.fromisoformat(match["time"] if match else text)
+        zone = _zone(match["zone"] if match else None)
+        return _placed(found, zone) if found.tzinfo is None else found
+    except (ValueError, OverflowError, ZoneInfoNotFoundError):
         raise LedgerError(
-            f"{given!r} is no time: write 30m, 12h, 7d, 2w, or a date such as 2026-05-01"
+            f"{given!r} is no time: write 30m, 12h, 7d, 2w, a day such as 2026-05-01, a week such "
+            "as 2026-W18, or a time such as 2026-05-01T12:00+02:00"
         ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _day(first: date, last: date, zone: tzinfo | None, end: bool) -> datetime:
+    """The first moment of the first day, or the last one of the last."""
+    at = datetime.combine(last, time.max) if end else datetime.combine(first, time.min)
+    return _placed(at.replace(fold=int(end)), zone)
+
+
+def _placed(at: datetime, zone: tzinfo | None) -> datetime:
+    """In a zone; None is this machine's."""
+    return at.astimezone() if zone is None else at.replace(tzinfo=zone)
+
+
+def _zone(name: str | None) -> tzinfo | None:
+    """Raises ValueError and ZoneInfoNotFoundError."""
+    if name is None or name in ("Z", "z", "UTC"):
+        return UTC
+    if name == "local":
+        return None
+    if name[0] in "+-":
+        return datetime.strptime(f"{name.replace(':', '')}00"[:5], "%z").tzinfo
+    return ZoneInfo(name)
 
 
 def iso(moment: datetime) -> str:
