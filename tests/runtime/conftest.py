@@ -137,6 +137,15 @@ class Home:
             )
             for table in ("thought", "decision", "event"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND seq > ?", after)
+            connection.execute(
+                "DELETE FROM passage WHERE run_id = ? AND thought_id NOT IN "
+                "(SELECT id FROM thought WHERE run_id = ?)",
+                (run, run),
+            )
+            connection.execute(
+                "UPDATE passage_mark SET upto = ?, settled = 0 WHERE run_id = ? AND upto > ?",
+                (last, run, last),
+            )
             for _, again in triggers:
                 connection.execute(again)
 
