@@ -37,6 +37,20 @@ async def test_a_person_settles_an_unknown_call(
     assert "person:ada" in (row.reason or "")
 
 
+async def test_a_killed_call_waits_before_its_run_is_resumed(home):
+    whole = await home.killed_at(home.stamper, "tool_intended")
+    with AuditLog(home.db) as audit:
+        (killed,) = audit.waiting(whole.run_id)
+    assert (killed.about, killed.tool) == ("tool", "stamp")
+    with pytest.raises(DecisionError, match="resume it first"):
+        await home.decide(killed.thought, approve=True, outcome="done")
+    (unknown,) = (await home.resume(home.stamper, whole.run_id)).waiting
+    assert unknown.id == killed.thought
+    with AuditLog(home.db) as audit:
+        (waits,) = audit.waiting(whole.run_id)
+    assert (waits.thought, waits.call) == (killed.thought, killed.call)
+
+
 async def test_an_approved_thought_acts_and_a_refused_one_does_not(home):
     for approve, effects, status in ((True, 1, RunStatus.DONE), (False, 1, RunStatus.EMPTY)):
         run = await home.run(home.stamper, home.asking)
