@@ -12,7 +12,7 @@ from .layout import Layout
 from .policy import Policy
 from .posterior import check_sentences, posteriors
 from .reading import Reading
-from .readings import Meter, Readings
+from .readings import Meter, Readings, check_starts
 from .rule import Rule, Scope
 from .sentences import Start
 from .verdict import Action, Crossing, Verdict
@@ -137,10 +137,10 @@ class Watch:
     def __init__(self, rules: InForce) -> None:
         self.layout = rules.layout
         self._rules = rules
-        self._meter = Meter(rules.layout)
+        self._meter = Meter(rules.layout, rules.gate)
         # Where each rule that stops the thought finds its number: lists that the meter writes.
         self._stops = [
-            (self._meter.values[reading], tag, at, calibration)
+            (self._meter.most[reading], tag, at, calibration)
             for reading, tag, at, calibration in rules.stops
         ]
 
@@ -151,9 +151,10 @@ class Watch:
         belief: Sequence[float],
         sampler: Sequence[float] | None,
         start: Start | Literal["unsaid"] | None,
+        forced: Sequence[int] = (),
     ) -> Verdict | None:
         """Take one token; the verdict when a rule was reached that stops the thought."""
-        self._meter.step(token, chosen, belief, sampler, start)
+        self._meter.step(token, chosen, belief, sampler, start, forced)
         for values, tag, at, calibration in self._stops:
             score = values[tag]
             if (score if calibration is None else calibration.apply(score)) >= at:
@@ -169,8 +170,9 @@ class Watch:
         """Whether the posterior of one sentence stops the thought, or cannot be read."""
         convicting = self._rules.convicting
         try:
-            check_sentences((sentence,), [rule.tag for rule in convicting], sentence.end)
-            found = posteriors(sentence)
+            tags = [rule.tag for rule in convicting]
+            check_sentences((sentence,), tags, sentence.end, self._rules.gate)
+            found = posteriors(sentence, highest=self._rules.gate > 1)
         except Exception:  # what cannot be read is Broken, and decide says why
             return True
         return any(
@@ -191,7 +193,8 @@ class Watch:
             raise UnreadableError("no token was generated, so there is nothing to judge by")
         if self._rules.weighed and not evidence.weighed:
             raise UnreadableError("a rule reads the posterior, and its terms were never made")
-        check_sentences(evidence.sentences, self._rules.weighed, tokens)
+        check_starts(evidence, self.layout)
+        check_sentences(evidence.sentences, self._rules.weighed, tokens, self._rules.gate)
         return self._verdict(self._meter.readings(self._rules.calibrations, evidence))
 
     def _verdict(self, readings: Readings) -> Verdict:
@@ -199,14 +202,14 @@ class Watch:
         reached: list[_Rule] = []
         for each in self._rules.rules:
             score = readings[each.rule.tag].get(each.rule.reading)
-            if score is not None and score.value >= each.rule.at:
+            if score is not None and score.most >= each.rule.at:
                 reached.append(each)
                 crossings.append(
                     Crossing(
                         rule=each.number,
                         tag=each.rule.tag,
                         reading=each.rule.reading.value,
-                        score=score.value,
+                        score=max(score.value, each.rule.at),
                         threshold=each.rule.at,
                         action=each.action,
                         start=score.start,

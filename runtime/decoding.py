@@ -69,10 +69,12 @@ class Decoding:
         # Only a steering function is asked where sentences start.
         self._starts = None if steering is None else SentenceStarts(set(vocabulary.ids.values()))
         self._gate = StreamGate(policy, vocabulary, context=context, attempt=attempt)
-        for token in self.tokens:
+        for place, token in enumerate(self.tokens):
             if self._starts is not None:
                 self._starts.step(token.id, token.text)
+            self._gate.force(origin.forced.get(place, ()))
             self.judgement = self._gate.feed(token)
+        self._gate.force(origin.forced.get(len(self.tokens), ()))
 
     @property
     def tokens(self) -> list[Token]:
@@ -250,5 +252,7 @@ class Decoding:
 
     async def _switch(self, after: Mapping[str, Control], beyond: int) -> None:
         at, before = len(self.tokens), self.trail.controls
+        already = len(self.trail.forced.get(at, ()))
         self.trail.switch(at, after, self._engine.info.vocabulary)
+        self._gate.force(self.trail.forced.get(at, ())[already:])
         await self._switched(Switch(at, before, after, self.trail.ids, self._seed(at), beyond))
