@@ -1,6 +1,7 @@
 """What was seen while one thought was generated: the numbers every verdict is made from."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -66,6 +67,8 @@ class Evidence:
     lines: tuple[int, ...] | None = None
     """Those of ``starts`` where a line starts. None where that was not kept: then every start is
     read for every tag."""
+    forced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    """Tag tokens that a control wrote, by the number of the token that they stand before."""
     fault: str | None = None
     """Why the generation was broken off where no rule was reached; such a thought never passes.
     Where a token could not be stored, what was said of it; its row, if it has one, is NaN."""
@@ -98,6 +101,8 @@ class Evidence:
         }
         if self.lines is not None:
             head["lines"] = self.lines
+        if self.forced:
+            head["forced"] = list(self.forced.items())
         if self.fault is not None:
             head["fault"] = self.fault
         if self.gate != 1:  # which said nothing
@@ -128,6 +133,7 @@ class Evidence:
             weighed=head["weighed"],
             starts=tuple(head["starts"]),
             lines=tuple(head["lines"]) if "lines" in head else None,
+            forced={place: tuple(ids) for place, ids in head.get("forced", ())},
             fault=head.get("fault"),
             gate=head.get("gate", 1),
         )

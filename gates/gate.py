@@ -13,9 +13,9 @@ from .approval import Approval
 from .errors import UnreadableError
 from .evidence import LOG_FLOOR, Evidence, SentenceScore
 from .policy import Policy
-from .readings import Readings, check_shapes, rows
+from .readings import Readings, UnmarkedError, check_shapes, rows
 from .rule import Scope
-from .sentences import SentenceStarts
+from .sentences import SentenceStarts, Start
 from .verdict import Action, Broken, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 from .watch import InForce, Watch
@@ -127,9 +127,19 @@ class StreamGate:
         self._length = 0
         # Only prefix tags ask where sentences start.
         prefixed = any(tag.good is not None for tag in vocabulary.vocabulary.tags)
-        self._sentences = SentenceStarts(set(vocabulary.ids.values())) if prefixed else None
+        self._tag_ids = frozenset(vocabulary.ids.values())
+        self._sentences = SentenceStarts(self._tag_ids) if prefixed else None
         self._starts: list[int] = []
         self._lines: list[int] = []
+        self._forced: dict[int, tuple[int, ...]] = {}
+        self._held: tuple[int, Start, UnmarkedError] | None = None
+        """White space that stands where a prefix tag is due, and is none if nothing follows it."""
+
+    def force(self, ids: Sequence[int]) -> None:
+        """Take note of the tag tokens that a control writes before the next token."""
+        here = len(self._ids)
+        if ids:
+            self._forced[here] = (*self._forced.get(here, ()), *ids)
 
     def feed(self, token: TokenLike) -> Judgement | None:
         """Take one token. A judgement means: stop generating, now; it stays what it is.
@@ -188,6 +198,7 @@ class StreamGate:
             sampler=sampler if self._sampler_rows else None,
             starts=tuple(self._starts),
             lines=None if self._sentences is None else tuple(self._lines),
+            forced=dict(self._forced),
             fault=self._fault,
         )
 
@@ -199,21 +210,44 @@ class StreamGate:
         row, sampler_row, fault = self._pack(token)
         place = None if self._sentences is None else self._sentences.step(token.id, token.text)
         start = None if place is None else place.start
+        held, self._held = self._held, None
+        if held is not None:
+            self._mark(held[0], held[1])
         if start is not None:
-            self._starts.append(here)
-        if start == "line":
-            self._lines.append(here)
+            self._mark(here, start)
         self._ids.append(int(token.id))
         self._offsets.append(self._length)
         self._length += len(token.text)
         self._rows += row
         self._sampler_rows += sampler_row
+        if held is not None:
+            raise held[2]
         if fault is not None:
             self._fault = f"token {here}: {fault}"
             raise UnreadableError(self._fault)
         chosen, *belief = self._row.unpack(row)
         sampler = self._sampler_row.unpack(sampler_row) if sampler_row else None
-        return self._watch.step(token.id, chosen, belief, sampler, start)
+        numbers = token.id, chosen, belief, sampler
+        forced = self._forced.get(here, ())
+        try:
+            return self._watch.step(*numbers, start, forced)
+        except UnmarkedError as error:
+            # A blank line and the end of a text are no sentence; other white space may begin one.
+            if start is None or token.text.strip() or token.id in self._tag_ids:
+                raise
+            self._unmark(here)
+            self._held = None if "\n" in token.text else (here, start, error)
+            return self._watch.step(*numbers, None, forced)
+
+    def _mark(self, place: int, start: Start) -> None:
+        self._starts.append(place)
+        if start == "line":
+            self._lines.append(place)
+
+    def _unmark(self, place: int) -> None:
+        self._starts.remove(place)
+        if place in self._lines:
+            self._lines.remove(place)
 
     def _pack(self, token: TokenLike) -> tuple[bytes, bytes, str | None]:
         """The rows as float16, and what is wrong with them if they cannot be stored.

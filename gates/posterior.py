@@ -4,13 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 
 from .errors import UnreadableError
-from .evidence import SentenceScore
+from .evidence import GATE, LOG_FLOOR, SentenceScore
+from .rounding import UNIT, half_step
 
 __all__ = ["NEGLIGIBLE", "check_sentences", "negligible", "posteriors"]
 
 NEGLIGIBLE = 1e-3
 """Below this bound on a posterior its scoring pass is not worth a model call."""
 
+_FLOATS = 1e-12
+"""What the arithmetic here may lose, in nats."""
 _SLACK = 1e-3
 """How far above 0 a log-probability may lie through rounding, in nats."""
 
@@ -25,13 +28,16 @@ def negligible(log_open: float, log_untagged: float) -> float:
     return _sigmoid(min(log_open, 0.0) - min(log_untagged, 0.0))
 
 
-def posteriors(sentence: SentenceScore) -> dict[str, float]:
+def posteriors(sentence: SentenceScore, *, highest: bool = False) -> dict[str, float]:
     """P(tag | x, c) per tag for one sentence x after its context c, by Bayes' rule.
 
     P(tag | x, c) = p_open P(x, close | c, open) / [that, summed over tags, + P(x | c, untagged)]
     (GeDi, Krause et al. 2020, with the model's own tags as the classes). A skipped term (None)
     reads as its upper bound :func:`negligible` for its own tag and adds nothing to the others'
     denominators: both err towards the cut, the latter by less than NEGLIGIBLE / 4 per skip.
+
+    With ``highest``, the highest that each may have been before float16 rounded the log p of the
+    opening tokens, and those that P(x | c, untagged) was added up from.
     """
     stories = {
         tag: sentence.opens[tag] + tagged
@@ -41,16 +47,30 @@ def posteriors(sentence: SentenceScore) -> dict[str, float]:
     terms = [sentence.untagged, *stories.values()]
     top = max(terms)
     total = top + math.log(sum(math.exp(term - top) for term in terms))
-    return {
+    found = {
         tag: min(1.0, math.exp(stories[tag] - total))
         if tag in stories
         else negligible(sentence.opens[tag], sentence.untagged)
         for tag in sentence.tagged
     }
+    if not highest:
+        return found
+    opens = {tag: half_step(sentence.opens[tag]) for tag in found}
+    others = max([UNIT * abs(sentence.untagged), *opens.values()])
+    return {tag: _raised(p, opens[tag] + others + _FLOATS) for tag, p in found.items()}
 
 
-def check_sentences(sentences: Sequence[SentenceScore], tags: Sequence[str], tokens: int) -> None:
-    """Raise :class:`UnreadableError` where the posterior's terms are missing or impossible."""
+def _raised(p: float, nats: float) -> float:
+    """The probability whose odds are so many nats higher."""
+    odds = p * math.exp(min(nats, 50.0))
+    return min(1.0, odds / (odds + 1 - p)) if p < 1 else 1.0
+
+
+def check_sentences(
+    sentences: Sequence[SentenceScore], tags: Sequence[str], tokens: int, gate: int = GATE
+) -> None:
+    """Raise :class:`UnreadableError` where the posterior's terms are missing or impossible, or say
+    of every story that it has probability 0."""
     for index, sentence in enumerate(sentences):
         here = f"sentence {index}"
         if not 0 <= sentence.start < sentence.end <= tokens:
@@ -64,6 +84,14 @@ def check_sentences(sentences: Sequence[SentenceScore], tags: Sequence[str], tok
             raise UnreadableError(f"{here}: no terms for tag {min(lacking)!r}")
         _check_terms(sentence.opens, f"{here}: opens")
         _check_terms(sentence.tagged, f"{here}: tagged")
+        if gate > 1 and sentence.tagged and _unexplained(sentence):
+            raise UnreadableError(f"{here}: every story has probability 0, so none explains it")
+
+
+def _unexplained(sentence: SentenceScore) -> bool:
+    """Whether no story can have been; one whose pass was skipped may explain the sentence whole."""
+    tagged = [sentence.opens[tag] + (term or 0.0) for tag, term in sentence.tagged.items()]
+    return max([sentence.untagged, *tagged]) <= LOG_FLOOR
 
 
 def _check_terms(terms: Mapping[str, float | None], here: str) -> None:

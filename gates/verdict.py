@@ -57,6 +57,7 @@ class Crossing:
     tag: str
     reading: str
     score: float
+    """The reading, or the threshold where rounding had carried it below."""
     threshold: float
     action: Action
     start: int

@@ -13,7 +13,7 @@ from .layout import Layout
 from .policy import Policy
 from .posterior import check_sentences, posteriors
 from .reading import Reading
-from .readings import Meter, Readings
+from .readings import Meter, Readings, check_starts
 from .rule import Rule, Scope
 from .sentences import Start
 from .verdict import Action, Crossing, Verdict
@@ -141,17 +141,17 @@ class Watch:
         """``approved``: what a person let pass; such a rule is read on what comes after."""
         self.layout = rules.layout
         self._rules = rules
-        self._meter = Meter(rules.layout)
+        self._meter = Meter(rules.layout, rules.gate)
         self._since = {
             each.number: max(one.tokens for one in approved if one.rule == each.rule)
             for each in rules.rules
             if any(one.rule == each.rule for one in approved)
         }
         """By the number of a rule that was approved, the token from which it is read."""
-        self._rests = {since: Meter(rules.layout) for since in self._since.values()}
+        self._rests = {since: Meter(rules.layout, rules.gate) for since in self._since.values()}
         # Where each rule that stops the thought finds its number: lists that the meters write.
         self._stops = [
-            (self._meter_of(stop.rule).values[stop.reading], stop.tag, stop.at, stop.calibration)
+            (self._meter_of(stop.rule).most[stop.reading], stop.tag, stop.at, stop.calibration)
             for stop in rules.stops
         ]
 
@@ -167,12 +167,13 @@ class Watch:
         belief: Sequence[float],
         sampler: Sequence[float] | None,
         start: Start | Literal["unsaid"] | None,
+        forced: Sequence[int] = (),
     ) -> Verdict | None:
         """Take one token; the verdict when a rule was reached that stops the thought."""
         for since, meter in self._rests.items():
             if self._meter.tokens >= since:
-                meter.step(token, chosen, belief, sampler, start)
-        self._meter.step(token, chosen, belief, sampler, start)
+                meter.step(token, chosen, belief, sampler, start, forced)
+        self._meter.step(token, chosen, belief, sampler, start, forced)
         for values, tag, at, calibration in self._stops:
             score = values[tag]
             if (score if calibration is None else calibration.apply(score)) >= at:
@@ -188,8 +189,9 @@ class Watch:
         """Whether the posterior of one sentence stops the thought, or cannot be read."""
         convicting = self._rules.convicting
         try:
-            check_sentences((sentence,), [rule.tag for rule in convicting], sentence.end)
-            found = posteriors(sentence)
+            tags = [rule.tag for rule in convicting]
+            check_sentences((sentence,), tags, sentence.end, self._rules.gate)
+            found = posteriors(sentence, highest=self._rules.gate > 1)
         except Exception:  # what cannot be read is Broken, and decide says why
             return True
         return any(
@@ -211,7 +213,8 @@ class Watch:
             raise UnreadableError("no token was generated, so there is nothing to judge by")
         if self._rules.weighed and not evidence.weighed:
             raise UnreadableError("a rule reads the posterior, and its terms were never made")
-        check_sentences(evidence.sentences, self._rules.weighed, tokens)
+        check_starts(evidence, self.layout)
+        check_sentences(evidence.sentences, self._rules.weighed, tokens, self._rules.gate)
         return self._verdict(self._meter.readings(self._rules.calibrations, evidence), evidence)
 
     def _verdict(self, readings: Readings, finished: Evidence | None = None) -> Verdict:
@@ -224,14 +227,14 @@ class Watch:
         for each in self._rules.rules:
             since = self._since.get(each.number, 0)
             score = rests.get(since, readings)[each.rule.tag].get(each.rule.reading)
-            if score is not None and score.value >= each.rule.at:
+            if score is not None and score.most >= each.rule.at:
                 reached.append(each)
                 crossings.append(
                     Crossing(
                         rule=each.number,
                         tag=each.rule.tag,
                         reading=each.rule.reading.value,
-                        score=score.value,
+                        score=max(score.value, each.rule.at),
                         threshold=each.rule.at,
                         action=each.action,
                         start=since + score.start,

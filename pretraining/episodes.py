@@ -134,6 +134,7 @@ def evidence_of(subject: Subject, stretches: Sequence[Stretch]) -> Evidence:
         sampler=None if np.array_equal(joined[1], joined[2]) else joined[2],
         starts=tuple(starts),
         lines=tuple(lines),
+        gate=1,  # measured, not judged: where no prefix tag has any mass it reads 0
     )
 
 

@@ -73,10 +73,12 @@ class Decoding:
         self._gate = StreamGate(
             policy, vocabulary, context=context, attempt=attempt, approved=origin.approved
         )
-        for token in self.tokens:
+        for place, token in enumerate(self.tokens):
             if self._starts is not None:
                 self._starts.step(token.id, token.text)
+            self._gate.force(origin.forced.get(place, ()))
             self.judgement = self._gate.feed(token)
+        self._gate.force(origin.forced.get(len(self.tokens), ()))
 
     @property
     def tokens(self) -> list[Token]:
@@ -258,5 +260,7 @@ class Decoding:
 
     async def _switch(self, after: Mapping[str, Control], beyond: int) -> None:
         at, before = len(self.tokens), self.trail.controls
+        already = len(self.trail.forced.get(at, ()))
         self.trail.switch(at, after, self._engine.info.vocabulary)
+        self._gate.force(self.trail.forced.get(at, ())[already:])
         await self._switched(Switch(at, before, after, self.trail.ids, self._seed(at), beyond))

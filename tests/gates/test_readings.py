@@ -1,6 +1,7 @@
 """The readings say what their formulas say."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,11 +115,14 @@ def test_prefix_is_the_share_of_the_bad_twin_where_sentences_start(
     assert value(seen, "misaligned", Reading.OPENED) == pytest.approx(1 - 0.75**2, abs=CLOSE)
 
 
-def test_prefix_ignores_a_start_where_neither_twin_has_mass(make_vocabulary, step, make_evidence):
+def test_prefix_cannot_be_read_where_neither_twin_has_mass(make_vocabulary, step, make_evidence):
     vocabulary = make_vocabulary(PREFIX)
     for thin in (step(0, 0), step(3e-7, 1e-7)):
-        seen = read(make_evidence(vocabulary, [thin], starts=(0,)), vocabulary)
-        assert value(seen, "misaligned", Reading.PEAK) == 0.0, "a ratio of noise"
+        seen = make_evidence(vocabulary, [thin], starts=(0,))
+        with pytest.raises(UnreadableError, match="so nothing was read"):
+            read(seen, vocabulary)
+        then = read(replace(seen, gate=1), vocabulary)
+        assert value(then, "misaligned", Reading.PEAK) == 0.0, "as 0.1 read it"
 
 
 def test_prefix_without_sentence_starts_cannot_be_read(make_vocabulary, step, make_evidence):
