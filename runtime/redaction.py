@@ -14,12 +14,14 @@ _HARMLESS = frozenset(
 )
 """Parameters of a database URL whose values may be seen; all others are taken for secrets."""
 
-_PLACE = re.compile(r"(\[[^\]\s]*\]|[^:/\s]*)(:\d+)?(?![\w:])")
+_PLACE = re.compile(r"(\[[^\]\s]*\]|[^:/\s]*)(:(?:\d+|PORT))?(?![\w:])")
 """A host with or without a port. Anything else before a path may be half of a password."""
 
-_SPACED = re.compile(r"(?<=://)[^\s/@]*:(?!\d)[^\n@]*(?=@)")
+_SPACED = re.compile(r"(?<=://)[^\s/@]*:(?!\d)[^\n@]*\s[^\n@]*(?=@)")
 """A login whose password has blanks in it."""
 _URL = re.compile(r"\b[a-zA-Z][\w+.-]*://\S*")
+_BARE = re.compile(r"(?<![\w/.])([\w.+-]+:)[^\s@/]+(?=@[\w\[.-])")
+"""A login without an address before it: ``me:…@host``."""
 _NAMED = re.compile(
     r"""(?ix) ([\w-]* (?: password | passwd | passphrase | secret | api[_-]?key | access[_-]?token))
     ( \s* = \s* ['"]? | ['"] \s* : \s* (?: \[ \s* )? ['"] | \s+ (?<=--api-key\s) )
@@ -71,6 +73,7 @@ def redacted(text: str, *secrets: str) -> str:
         text = text.replace(secret, _CUT)
     text = _SPACED.sub(_CUT, text)
     text = _URL.sub(_url, text)
+    text = _BARE.sub(rf"\1{_CUT}", text)
     text = _NAMED.sub(lambda found: f"{found[1] or found[3]}{found[2] or ''}{_CUT}", text)
     return _KEY.sub(_CUT, text)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import models
 from ...gates.vocabulary import Vocabulary
 from ...models.presets import find_preset, preset_of
+from ..redaction import redacted
 from .digests import folder_digests, weights_of
 from .protocol import EngineError, EngineInfo
 from .tokenizer import TagTokenizer
@@ -67,8 +68,8 @@ def find_model(name: str | Path) -> Path:
         return preset.locate()
     shipped = ", ".join(folder.name for folder in shipped_models()) or "none"
     raise EngineError(
-        f"no model {str(name)!r}: give the path of a checkpoint folder, or the name of a shipped "
-        f"model ({shipped}) or of a preset ('secateur models' lists them)"
+        f"no model {redacted(str(name))!r}: give the path of a checkpoint folder, or the name of a "
+        f"shipped model ({shipped}) or of a preset ('secateur models' lists them)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..redaction import redacted
 from .protocol import Engine, EngineError
 
 __all__ = ["open_engine"]
@@ -21,6 +22,6 @@ def open_engine(engine: str, model: str | Path) -> Engine:
 
         return VLLMEngine.connect(engine, model)
     raise EngineError(
-        f"engine {engine!r} is unknown: give 'local' (transformers in process), or the address of "
-        "a server (http://HOST:PORT)"
+        f"engine {redacted(engine)!r} is unknown: give 'local' (transformers in process), or the "
+        "address of a server (http://HOST:PORT)"
     )

@@ -58,6 +58,7 @@ class RawServer:
         self.answers: dict[str, Answer] = {}
         """What else to say: by path, with `` stream`` behind it for a stream."""
         self.asked: list[str] = []
+        self.authorizations: list[str] = []
 
     def token(self, id_: int, finish: str | None = None, **changes: Any) -> dict[str, Any]:
         """One event of a stream."""
@@ -120,6 +121,9 @@ class RawServer:
                 size = int(length[0].split(b":")[1]) if length else 0
                 asked = json.loads(await reader.readexactly(size) or b"{}")
                 self.asked.append(path)
+                for line in head.decode().split("\r\n"):
+                    if line.lower().startswith("authorization: "):
+                        self.authorizations.append(line[15:])
                 answer = self.answers.get(f"{path} stream" if asked.get("stream") else path)
                 if answer is None:
                     await self.honest(path, asked, send)
