@@ -41,7 +41,7 @@ def read_number(text: str) -> float:
         both = text[found[-2].start() : last.end()]
         raise ValueError(f"it is not clear which number is meant: {both!r}")
     for before, after in pairwise(found):
-        if before["of"] and not after["of"]:
+        if before["of"] and not after["of"] and before["digits"] != after["digits"]:
             raise ValueError(f"it is not clear which is meant: {before[0]!r} or {after[0]!r}")
     number = _plain(last["digits"])
     if last["whole"] is not None and number > _plain(last["whole"]):

@@ -184,7 +184,7 @@ def _recorded_agent(run: str, origin: Mapping[str, Any]) -> str:
     )
     if code is None:
         raise ResumeError(
-            f"run {run} began with {agent}, which is not there: name its agent where it is now "
+            f"run {run} began with {agent}: no such file; name its agent where it is now "
             f"(`secateur run FILE.py:NAME --resume {run}`)"
         )
     recorded = origin.get("code")

@@ -33,7 +33,7 @@ SIGNS = "\x1b]0;x\x07\x1b[2J\x1b[8m\r\x08[/x] [bold] :bomb:"
 HOSTILE = SIGNS + "\x7f\x9b31m\x85\u061c\u200b\u200f\u2028\u202e\u2066\ufeff\ue000\U000e0041"
 OURS = re.compile(rb"\x1b\[(?:[0-9;]*m|\d?[AKG]|\?25[lh])|\r")
 """The colours, and the moves of a live picture."""
-COLOURS = {b"", b"0", b"1", b"2", b"31", b"32", b"33", b"34", b"35", b"36", b"90", b"92"}
+COLOURS = {b"", b"0", b"1", b"2", b"31", b"32", b"33", b"34", b"35", b"36", b"90", b"91", b"92"}
 FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 DRIVER = """
