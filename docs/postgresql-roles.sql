@@ -74,14 +74,15 @@ END $$;
 CREATE OR REPLACE TRIGGER event_by_role BEFORE INSERT ON event
     FOR EACH ROW EXECUTE FUNCTION secateur_may_append();
 
--- What may become of a thought that is there: dropped by its run, or decided by a person.
+-- What may become of a thought's row: dropped by its run, or decided by a person. Not by what the
+-- row said before: it could have been changed, and the events decide.
 CREATE OR REPLACE FUNCTION secateur_may_settle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.status <> 'dropped' AND NOT (
-        OLD.status = 'escalated' AND NEW.status IN ('kept', 'pruned')
+        NEW.status IN ('kept', 'pruned')
         AND pg_has_role(current_user, 'secateur_reviewer', 'USAGE')
     ) THEN
-        RAISE EXCEPTION '% may not make a thought % that is %', current_user, NEW.status, OLD.status
+        RAISE EXCEPTION '% may not make a thought %', current_user, NEW.status
             USING ERRCODE = 'insufficient_privilege';
     END IF;
     RETURN NEW;

@@ -96,6 +96,8 @@ class Standing:
     ended: bool = False
     """Whether the last ``run_finished`` still holds."""
 
+    _asks: dict[str, Asked] = field(default_factory=dict)
+    """Thoughts whose verdict asks for a person, waiting or not."""
     _recorded_by: dict[str, int] = field(default_factory=dict)
     _calls: dict[str, _Call] = field(default_factory=dict)
     _judged: dict[str, str] = field(default_factory=dict)
@@ -150,9 +152,11 @@ class Standing:
         if "call" in body:
             self._judged[id] = body["call"]["digest"]
         call = self._calls.get(id)
+        if event.kind == EventKind.JUDGED and action == _ASKS:
+            self._asks[id] = Asked("verdict", event, body, event)
         if status is Status.ESCALATED:
-            if event.kind == EventKind.JUDGED and action == _ASKS:
-                self.waits[id] = Asked("verdict", event, body, event)
+            if id in self._asks:
+                self.waits[id] = self._asks[id]
             elif event.kind == EventKind.PLACED and id in self.open:
                 self.waits[id] = Asked("tool", event, body, event)
             elif id not in self.settled:
@@ -197,9 +201,11 @@ class Standing:
 
     def _escalated(self, event: Link, body: Mapping[str, Any]) -> None:
         id = _thought(event)
-        asked = self.waits.get(id)
-        if asked is not None:
+        asked = self.waits.get(id) or self._asks.get(id)
+        if asked is not None and id not in self.settled:
             self.waits[id] = Asked(asked.about, asked.event, asked.body, event)
+            self.status[id] = Status.ESCALATED.value
+            self._barred.add(id)
         elif id not in self.open and id not in self.settled:
             raise _wrong(event, f"escalates thought {id}, which no verdict escalated")
 

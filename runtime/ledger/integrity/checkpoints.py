@@ -205,8 +205,7 @@ def checkpoints(connection: Connection) -> list[Checkpoint]:
     columns = (*_SIGNED, "signature", "body")
     query = sa.select(*(table[name] for name in columns)).order_by(table.number)
     return [
-        Checkpoint(*signed, verified=was_verified(body))
-        for *signed, body in connection.execute(query)
+        Checkpoint(*row[:-1], verified=was_verified(row[-1])) for row in connection.execute(query)
     ]
 
 

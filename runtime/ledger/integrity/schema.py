@@ -128,7 +128,11 @@ def described(sweep: Sweep) -> dict[str, dict[str, str]]:
 def expected(of: str) -> Schema:
     """What a new ledger says of itself: ``sqlite``, ``postgresql``; ``roles`` for what
     docs/postgresql-roles.sql adds, and ``roles 0.1`` for what it added in that version."""
-    text = resources.files(__package__).joinpath("schema.json").read_text(encoding="utf-8")
+    text = (
+        resources.files("secateur.runtime.ledger.integrity")
+        .joinpath("schema.json")
+        .read_text(encoding="utf-8")
+    )
     return json.loads(text)[of]
 
 

@@ -428,6 +428,7 @@ class Fates:
 
     def __init__(self) -> None:
         self.recorded: dict[str, int] = {}
+        self.asks: set[str] = set()  # thoughts whose verdict asks for a person
         self.waits: dict[str, str] = {}  # thought: what a person decides on, "verdict" or "tool"
         # thought: its intent, the tool, and the digest of tool and arguments (or None)
         self.calls: dict[str, tuple[int, str, str | None]] = {}
@@ -459,7 +460,10 @@ class Fates:
                 raise Wrong(f"event {seq} is the end of a call that nothing intended")
             self.open.discard(id)
         elif kind == "escalated":
-            if id not in self.waits and id not in self.open and id not in self.decided:
+            if id in self.asks and id not in self.decided:
+                self.waits[id] = "verdict"
+                self.barred.add(id)
+            elif id not in self.waits and id not in self.open and id not in self.decided:
                 raise Wrong(f"event {seq} escalates thought {id}, which no verdict escalated")
         elif kind == "decided":
             self.decide(seq, id, body)
@@ -475,8 +479,10 @@ class Fates:
             raise Wrong(f"event {seq} keeps thought {id}, whose verdict is {verdict}")
         if "call" in body:
             self.judged[id] = body["call"]["digest"]
+        if event["kind"] == "judged" and verdict == "escalate":
+            self.asks.add(id)
         if status == "escalated":
-            if event["kind"] == "judged" and verdict == "escalate":
+            if id in self.asks:
                 self.waits[id] = "verdict"
             elif event["kind"] == "placed" and id in self.open:
                 self.waits[id] = "tool"
