@@ -47,6 +47,37 @@ indexes: with its default, 2 MB, most of those pages are read from the file each
 _CONNECT_S = 10
 """How long PostgreSQL may take to answer a new connection, unless the URL says otherwise."""
 
+_SESSION = {
+    "client_encoding": "UTF8",
+    "lock_timeout": f"{int(_WAIT_S * 1000)}",
+    "extra_float_digits": "3",
+    "standard_conforming_strings": "on",
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "quote_all_identifiers": "off",
+    "gin_fuzzy_search_limit": "0",
+}
+"""What a PostgreSQL session is set to, whatever its database or its role has set: numbers are to
+come back to the last digit, times in one spelling, searches whole."""
+
+_DEMANDED = {
+    "server_encoding": (
+        "UTF8",
+        "cannot hold every text (its encoding is {}): make one with `createdb -E UTF8 -T template0 "
+        "NAME`, and use it as --db",
+    ),
+    "session_replication_role": (
+        "origin",
+        "has its triggers off (session_replication_role is {}): set it to origin for this role",
+    ),
+    "transaction_read_only": (
+        "off",
+        "is read-only (default_transaction_read_only is {}, or it is a standby): set it to off for "
+        "this role, or give --db a database you may write to",
+    ),
+}
+"""What must be so where a ledger is written, and what to say where it is not."""
+
 _MIGRATING = 0x5EC47E0
 """PostgreSQL's advisory lock for who migrates; any number that others are unlikely to take."""
 
@@ -130,11 +161,16 @@ def _postgresql(where: URL, *, read_only: bool) -> Engine:
         "connect_timeout": _CONNECT_S,
         # Of a server that vanished nobody hears a word; libpq would wait for a quarter of an hour.
         "tcp_user_timeout": int(_WAIT_S * 1000),
+        # From the first answer on, which is in bytes from a database of no encoding.
+        "client_encoding": "UTF8",
     }
     engine = sa.create_engine(
-        where, connect_args={k: v for k, v in settings.items() if k not in where.query}
+        where,
+        connect_args={k: v for k, v in settings.items() if k not in where.query},
+        # Said with each transaction: whoever is told that it cannot be serialised would be lost.
+        isolation_level="READ COMMITTED",
     )
-    statements = [f"SET lock_timeout = {int(_WAIT_S * 1000)}"]
+    statements = [f"SET {name} = '{value}'" for name, value in _SESSION.items()]
     if read_only:
         statements.append("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
 
@@ -149,6 +185,22 @@ def _postgresql(where: URL, *, read_only: bool) -> Engine:
     return engine
 
 
+def _check_place(engine: Engine, where: URL, *, read_only: bool) -> None:
+    """Raises :class:`LedgerError` where a PostgreSQL database is not what a ledger needs."""
+    if where.get_backend_name() != "postgresql":
+        return
+    with _explained(where), engine.connect() as connection:
+        for name, (wanted, otherwise) in _DEMANDED.items():
+            found = connection.execute(sa.text(f"SHOW {name}")).scalar_one()
+            if found != wanted and (name == "server_encoding" or not read_only):
+                raise LedgerError(f"{place(where)} {otherwise.format(found)}")
+        if connection.execute(sa.text("SELECT current_schema()")).scalar() is None:
+            raise LedgerError(
+                f"{place(where)} has no schema to look in (see its search_path): set one that is "
+                "there for this role, such as public"
+            )
+
+
 def open_existing(url: str | Path, *, read_only: bool = True) -> Engine:
     """A ledger that is there, of this version's revision. Creates nothing.
 
@@ -158,6 +210,7 @@ def open_existing(url: str | Path, *, read_only: bool = True) -> Engine:
     _must_be_there(where)
     engine = connect(url, read_only=read_only)
     try:
+        _check_place(engine, where, read_only=read_only)
         _check_revision(engine, where)
     except BaseException:
         engine.dispose()
@@ -176,6 +229,7 @@ def open_or_create(url: str | Path) -> Engine:
             _make_file(Path(str(where.database)).absolute())
     engine = connect(url)
     try:
+        _check_place(engine, where, read_only=False)
         with _explained(where), engine.begin() as connection:
             _alone(connection)
             if not sa.inspect(connection).get_table_names():
@@ -193,6 +247,7 @@ def upgrade(url: str | Path) -> tuple[str | None, str]:
     _must_be_there(where)
     engine = connect(url)
     try:
+        _check_place(engine, where, read_only=False)
         before = _revision(engine, where)
         if before not in (None, _BASE) and not _known(before):
             raise LedgerError(

@@ -1,5 +1,6 @@
 """From events to the rows that people query. Pure: the tables can be rebuilt from the chain."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ __all__ = [
     "Change",
     "changes",
     "decision_row",
+    "indexed",
     "tag_score_rows",
     "thought_row",
     "told",
@@ -26,6 +28,9 @@ Body = Mapping[str, Any]
 
 Row = tuple[Any, ...]
 """A row with its table's columns, in order."""
+
+_LONGEST_NAME: Final = 500
+"""Characters of a name in a column that is indexed: PostgreSQL's indexes hold 2,704 bytes."""
 
 _NOTHING: Final[Mapping[str, Any]] = {}
 _ALLOW: Final = Action.ALLOW.value
@@ -69,7 +74,7 @@ def thought_row(
         event["thought_id"],
         event["seq"],
         event["at"],
-        agent,
+        indexed(agent),
         plain_text(body["parents"]),
         shown(body["operation"]),
         shown(body["kind"]),
@@ -88,7 +93,7 @@ def thought_row(
         evidence,
         judgement.get("action"),
         cause.get("rule"),
-        cause.get("tag"),
+        indexed(cause["tag"]) if cause else None,
         cause.get("reading"),
         cause.get("score"),
         cause.get("threshold"),
@@ -109,7 +114,9 @@ def tag_score_rows(event: Mapping[str, Any], body: Body) -> list[Row]:
     for tag, readings in scores.items():
         decided = bool(crossings) and crossings[0]["tag"] == tag
         action = judgement["action"] if decided else _strongest(crossings, tag)
-        rows.append((run, thought, tag, *map(readings.get, _READINGS), decided, action, at))
+        rows.append(
+            (run, thought, indexed(tag), *map(readings.get, _READINGS), decided, action, at)
+        )
     return rows
 
 
@@ -206,3 +213,15 @@ def _emptied(body: Body) -> list[Change]:
 
 def _shown(text: str | None) -> str | None:
     return None if text is None else shown(text)
+
+
+def indexed(name: str) -> str:
+    """An agent's or a tag's name as the derived tables have it: a very long one ends in a digest.
+
+    The events have it whole.
+    """
+    whole = shown(name)
+    if len(whole) <= _LONGEST_NAME:
+        return whole
+    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{whole[: _LONGEST_NAME - len(mark) - 1]}…{mark}"

@@ -158,7 +158,9 @@ class _PostgreSQL:
 
     def begin(self) -> None:
         # LOCAL, so that it holds behind a pooler that hands out another session each time.
-        self._cursor.execute("BEGIN; SET LOCAL synchronous_commit = on")
+        self._cursor.execute(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on"
+        )
 
     def insert(self, rows: Rows) -> None:
         for table in ORDER:

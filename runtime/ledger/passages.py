@@ -34,6 +34,7 @@ __all__ = [
     "rebuild",
     "remember",
     "tail",
+    "take_turn",
 ]
 
 _EVENTS = 512
@@ -53,6 +54,9 @@ _RULE = "spelling2"
 _RULE_NUMBER = -(1 << 63)
 """The number of the row that says it, which no passage has."""
 
+_INDEXING = 0x5EC47E1
+"""PostgreSQL's advisory lock for who indexes; SQLite has one writer at a time anyway."""
+
 _TOLD = (EventKind.MODEL_INTENDED.value, EventKind.JUDGED.value, EventKind.PLACED.value)
 
 _PLACE = "INSERT INTO passage (number, run_id, thought_id) VALUES (?, ?, ?)"
@@ -64,10 +68,24 @@ _FORGET = sa.text(
 )
 
 
+def take_turn(connection: Connection) -> bool:
+    """Whether nobody else indexes; then nobody does until this transaction ends."""
+    if connection.dialect.name == "sqlite":
+        return True
+    query = sa.text("SELECT pg_try_advisory_xact_lock(:key)")
+    return bool(connection.execute(query, {"key": _INDEXING}).scalar())
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _INDEXING})
+
+
 def index_some(connection: Connection, limit: int = _EVENTS) -> int:
     """Index the next thoughts, up to so many events; 0 when nothing is left to do.
 
-    For a writer's idle moments, in a transaction of its own of some milliseconds.
+    For a writer's idle moments, in a transaction of its own of some milliseconds, in which it is
+    its turn.
     """
     if not _renewed(connection):
         return 0
@@ -79,10 +97,10 @@ def index_some(connection: Connection, limit: int = _EVENTS) -> int:
 
 def catch_up(connection: Connection, run: str) -> None:
     """Index all of one run, so that nobody indexes old words of it later; before an erasure."""
+    _wait_for_turn(connection)
     _renewed(connection)
     mark = tables.passage_mark
-    # The mark's row is locked, where a database has such locks, until the transaction ends.
-    query = sa.select(mark.c.upto).where(mark.c.run_id == run).with_for_update()
+    query = sa.select(mark.c.upto).where(mark.c.run_id == run)
     upto: int | None = connection.execute(query).scalar()
     while upto is not None:
         reached = _index_more(connection, run, upto, _MANY)
@@ -150,10 +168,12 @@ def remember(connection: Connection, run: str, thoughts: Sequence[str]) -> None:
 def rebuild(engine: Engine) -> None:
     """Make the index anew. ``engine`` must be open for writing."""
     with engine.begin() as connection:
+        _wait_for_turn(connection)
         _clear(connection)
     left = 1
     while left:
         with engine.begin() as connection:
+            _wait_for_turn(connection)
             left = index_some(connection, _MANY)
 
 

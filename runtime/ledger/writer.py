@@ -18,7 +18,7 @@ from .connect import explain, place
 from .derive import Change
 from .doors import Door, MovedError, Rows, door
 from .errors import LedgerError
-from .passages import index_some
+from .passages import index_some, take_turn
 
 __all__ = ["Append", "Lane", "Writer"]
 
@@ -36,9 +36,6 @@ _FURTHEST_BEHIND: Final = 20_000
 
 _CLOSING_S: Final = 1.0
 """How long a writer that is closed goes on indexing."""
-
-_INDEXING: Final = 0x5EC47E1
-"""PostgreSQL's advisory lock for who indexes."""
 
 _PREV_HASH: Final = list(tables.event.c.keys()).index("prev_hash")
 
@@ -261,15 +258,8 @@ class Writer:
         """Bring the full-text index a little nearer to what was committed."""
         try:
             with self._engine.begin() as connection:
-                if (
-                    connection.dialect.name == "postgresql"
-                    and not connection.execute(
-                        sa.text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _INDEXING}
-                    ).scalar()
-                ):
-                    indexed = 0  # another process is at it
-                else:
-                    indexed = index_some(connection)
+                # Nothing, where another process is at it.
+                indexed = index_some(connection) if take_turn(connection) else 0
         except DBAPIError as error:
             # Searches read what is not indexed by themselves; the next events try again.
             _log.warning("full text not indexed", why=explain(error, place(self.url)))

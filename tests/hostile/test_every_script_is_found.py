@@ -122,7 +122,7 @@ def test_a_part_of_a_text_is_found_with_and_without_the_index(ledger_url, make) 
     for prepare in (unindex, index):
         prepare(ledger_url)
         for asked, expected in ASKED.items():
-            assert found(ledger_url, asked) == expected, (prepare, asked)
+            assert found(ledger_url, asked, field="text") == expected, (prepare, asked)
 
 
 def test_it_is_found_in_what_was_written_or_in_what_was_asked(ledger_url, make) -> None:
@@ -181,7 +181,7 @@ def test_an_index_of_the_first_version_is_not_asked_and_made_anew(ledger_url, ma
     left = ask(ledger_url, "SELECT count(*) FROM passage_mark WHERE upto < 0")
     assert left == [(0,)]
     for asked, expected in ASKED.items():
-        assert found(ledger_url, asked) - {"later"} == expected, asked
+        assert found(ledger_url, asked, field="text") - {"later"} == expected, asked
     assert "later" in found(ledger_url, "重启")
 
 

@@ -14,6 +14,7 @@ from ....agents.thought import Status
 from ....gates.reading import Reading
 from ....gates.verdict import Action
 from .. import tables
+from ..derive import indexed
 from ..errors import LedgerError
 
 __all__ = ["CutFilters", "Filters", "Narrow", "RunFilters", "iso", "moment", "one_of"]
@@ -141,9 +142,10 @@ class Narrow:
             status = one_of(Status, self.status, "status")
             # Spelt out rather than bound, so that the partial indexes serve.
             wanted.append(sa.text(f"thought.status = '{status.value}'"))  # pyright: ignore[reportArgumentType]
-        for name in ("agent", "operation"):
-            if (value := getattr(self, name)) is not None:
-                wanted.append(getattr(row, name) == value)
+        if self.agent is not None:
+            wanted.append(row.agent == indexed(self.agent))
+        if self.operation is not None:
+            wanted.append(row.operation == self.operation)
         if self.action is not None:
             wanted.append(row.action == self.action.value)
         if self.run is not None:
@@ -162,7 +164,7 @@ class Narrow:
 
     def _that_decided(self) -> list[sa.ColumnElement[bool]]:
         row = tables.thought.c
-        wanted = [] if self.tag is None else [row.tag == self.tag]
+        wanted = [] if self.tag is None else [row.tag == indexed(self.tag)]
         if self.reading is not None:
             wanted.append(row.reading == self.reading.value)
         return wanted + self._between(row.reached)
@@ -173,7 +175,7 @@ class Narrow:
         return sa.exists().where(
             score.run_id == row.run_id,
             score.thought_id == row.id,
-            *([] if self.tag is None else [score.tag == self.tag]),
+            *([] if self.tag is None else [score.tag == indexed(self.tag)]),
             column.is_not(None),
             *self._between(column),
         )
