@@ -1,6 +1,7 @@
 """Tools: typed functions, or LangChain's tools, that an agent's thoughts may call."""
 
 import asyncio
+import copy
 import inspect
 import math
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from typing import Any, Self, get_type_hints, overload
 
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from ..gates.canonical import digest
+from ..gates.canonical import canonical_json, digest
 from ..gates.errors import SecateurError
 from . import langchain
 
-__all__ = ["Call", "Tool", "ToolError", "Workspace", "tool"]
+__all__ = ["Call", "Tool", "ToolError", "Workspace", "read_call", "tool"]
 
 
 class ToolError(SecateurError):
@@ -40,6 +41,17 @@ class Call:
         """What a judgement and an approval are bound to: tool and arguments, in 64 hexadecimal
         digits. Raises what :func:`.canonical_json` raises."""
         return digest([self.tool, self.arguments])
+
+
+def read_call(calls: Callable[[str], Call | None] | None, text: str) -> Call | None:
+    """The tool call that a text asks for: a copy, so that what is judged and approved is what runs.
+
+    Raises what a user's function raises, and for arguments that are no plain JSON data.
+    """
+    call = None if calls is None else copy.deepcopy(calls(text))
+    if call is not None:
+        canonical_json([call.tool, call.arguments])
+    return call
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Tool calls: the intent first, then the act, then what came of it; and what nobody knows of."""
 
 import asyncio
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +8,7 @@ from dataclasses import dataclass, replace
 from ..agents.machines import Work
 from ..agents.operations import Act
 from ..agents.thought import Status, Thought
-from ..agents.tool import Call, Tool, Workspace
-from ..gates.canonical import canonical_json
+from ..agents.tool import Call, Tool, Workspace, read_call
 from .aside import OverdueError, aside
 from .recall import Recall
 from .recording import Recording, reason
@@ -41,9 +39,7 @@ class Acting:
         if asked is None or asked.status in (Status.PRUNED, Status.ESCALATED):
             return [await self.recording.failed(work, "its parent is no thought that may go on")]
         try:
-            # A copy: nobody changes what was checked before it is run.
-            call = copy.deepcopy(operation.calls(asked.text))
-            canonical_json(None if call is None else call.arguments)
+            call = read_call(operation.calls, asked.text)
         except Exception as error:
             return [await self.recording.failed(work, reason(error))]
         if call is None:
