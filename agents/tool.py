@@ -1,6 +1,7 @@
 """Tools: typed functions, or LangChain's tools, that an agent's thoughts may call."""
 
 import asyncio
+import copy
 import functools
 import inspect
 import math
@@ -45,20 +46,21 @@ class Call:
         return digest([self.tool, self.arguments])
 
 
-def read_call(calls: Callable[[str], Call | None], text: str) -> Call | None:
-    """The call that a user's ``calls=`` reads from a thought's text.
+def read_call(calls: Callable[[str], Call | None] | None, text: str) -> Call | None:
+    """The tool call that a user's ``calls=`` reads from a thought's text: a copy, so that what is
+    judged and approved is what runs.
 
     Raises :class:`ToolError` for what is neither a call that can be recorded nor None, and
     whatever the function raises.
     """
-    call = called(calls, text)
+    call = None if calls is None else copy.deepcopy(called(calls, text))
     if call is None:
         return None
     if not isinstance(call, Call):
         raise ToolError(f"calls= gave a {type(call).__name__}; return a Call, or None")
     if not isinstance(call.tool, str) or not isinstance(call.arguments, dict):
         raise ToolError("calls= gave a Call whose arguments are no mapping of names to values")
-    recordable(call.arguments)
+    recordable([call.tool, call.arguments])
     return call
 
 

@@ -1,7 +1,6 @@
 """Tool calls: the intent first, then the act, then what came of it; and what nobody knows of."""
 
 import asyncio
-import copy
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,8 +46,7 @@ class Acting:
         if asked is None or asked.status in (Status.PRUNED, Status.ESCALATED):
             return [await self.recording.failed(work, "its parent is no thought that may go on")]
         try:
-            # A copy: nobody changes what was checked before it is run.
-            call = copy.deepcopy(read_call(operation.calls, asked.text))
+            call = read_call(operation.calls, asked.text)
         except Exception as error:
             return [await self.recording.failed(work, reason(error))]
         if call is None:

@@ -289,7 +289,7 @@ class Attempts:
         made = self.recording.made(work, id=now.id, attempt=now.attempt)
         thought = self.recall.thought(made)
         _log.info("thought recalled", thought=now.id, operation=operation.name)
-        call = self.recall.judged_call(thought.id, lambda: _call(operation, thought.text))
+        call = self.recall.judged_call(thought.id, lambda: read_call(operation.calls, thought.text))
         if call is not None:
             self.recording.calls[thought.id] = call
         thought = await self._settled(thought)
@@ -319,7 +319,7 @@ class Attempts:
         else:
             evidence = await decoding.weighed()
             try:
-                call = _call(operation, decoding.text.strip())
+                call = read_call(operation.calls, decoding.text.strip())
             except Exception as error:  # a rule may ask for a person all the same
                 unread = f"its call cannot be read: {reason(error)}"
         if call is None:
@@ -412,11 +412,11 @@ class Attempts:
         Raises :class:`LedgerError` where the decision is on another rule than the one that asked.
         """
         decision = self.recall.decision(thought.id)
-        if decision is None or not decision.approve or decision.rule is None:
+        if decision is None or not (decision.approve and decision.bound):
             return None
         verdict, history = thought.judgement, self.recall.history
         asked = verdict.cause if isinstance(verdict, Verdict) else None
-        if asked is None or asked.action is not Action.ESCALATE or asked.rule != decision.rule:
+        if asked is None or decision.rule not in (None, asked.rule):
             raise LedgerError(
                 f"the decision on thought {thought.id} is on another rule than the one that asks: "
                 f"see `secateur audit verify {history.run}`"
@@ -511,11 +511,6 @@ def _status(judgement: Judgement) -> Status:
     if judgement.action is Action.ESCALATE:
         return Status.ESCALATED
     return Status.KEPT if judgement.action.keeps else Status.PRUNED
-
-
-def _call(operation: Ask, text: str) -> Call | None:
-    """The tool call that a text asks for. Raises what :func:`.read_call` raises."""
-    return None if operation.calls is None else read_call(operation.calls, text)
 
 
 def _unreadable(thought: Thought, why: str) -> Thought:

@@ -60,9 +60,11 @@ class Decision:
     reason: str
     about: About
     outcome: ToolOutcome | None
+    bound: bool = False
+    """Whether it is on one crossing and one call; before decisions said so, it was on the thought
+    as a whole."""
     rule: int | None = None
-    """Number of the rule whose crossing it is on; None where it is on the thought as a whole, as
-    all decisions were before they named one."""
+    """Number of the rule whose crossing it is on; None: of the one that asked."""
     call: str | None = None
     """Digest of the tool call that it is on."""
 
@@ -178,6 +180,7 @@ class History:
                     body["reason"],
                     body["about"],
                     body["outcome"],
+                    "rule" in body,
                     body.get("rule"),
                     body.get("call"),
                 )
