@@ -22,6 +22,7 @@ _DIGITS: Final = 4300
 _LARGE: Final = f"a whole number has more than {_DIGITS} digits: give it as a text"
 
 _LEAVES: Final = frozenset({str, int, float, bool, type(None)})
+_LISTS: Final = (list, tuple)
 _TEXTS: Final = frozenset({str})
 
 _ENCODER: Final = json.JSONEncoder(
@@ -92,7 +93,9 @@ def _spelt(value: Any) -> bytes:
 def _check(value: Any, deepest: int) -> None:
     """What the encoder would let pass, or fall over: keys that it would turn into texts, depth
     beyond its stack, numbers that only this process could read."""
-    level = [] if type(value) in _LEAVES else [value]
+    if type(value) in _LEAVES:
+        return
+    level = [value]
     lifted = sys.get_int_max_str_digits() != _DIGITS
     containers = 0
     for _ in range(deepest):
@@ -102,7 +105,7 @@ def _check(value: Any, deepest: int) -> None:
                 if not _TEXTS.issuperset(map(type, each)):
                     _check_keys(each)
                 items = each.values()
-            elif isinstance(each, list | tuple):
+            elif isinstance(each, _LISTS):
                 items = each
             else:  # a number or a text of a kind of its own, or what the encoder will refuse
                 continue

@@ -114,7 +114,7 @@ class Appender:
                 "kind": kind.value,
                 "at": at or iso(self._clock.now()),
                 "monotonic_ns": self._clock.monotonic_ns(),
-                "actor": shown(actor),
+                "actor": actor,
                 "thought_id": thought,
                 "attempt": attempt,
                 "digests": self._bound,

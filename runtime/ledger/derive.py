@@ -77,7 +77,7 @@ def thought_row(
         indexed(agent),
         plain_text(body["parents"]),
         shown(body["operation"]),
-        shown(body["kind"]),
+        body["kind"],
         body["depth"],
         body["index"],
         event["attempt"],

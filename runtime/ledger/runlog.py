@@ -282,7 +282,7 @@ class RunLog(Appender):
         await self._append(
             EventKind.TOOL_RETURNED,
             {"tool": tool, "ok": ok},
-            actor=f"tool:{tool}",
+            actor=shown(f"tool:{tool}"),
             thought=thought,
             latency_s=latency_s,
             blobs=self._seal({"result": text}),

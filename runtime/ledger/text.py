@@ -25,5 +25,5 @@ def text_of(content: bytes) -> str:
 
 def shown(text: str) -> str:
     """A text as a column holds it."""
-    whole = well_formed(text)
+    whole = text if text.isascii() else well_formed(text)
     return whole.replace("\0", "\ufffd") if "\0" in whole else whole
