@@ -16,7 +16,6 @@ from secateur.agents.errors import PlanError
 from secateur.agents.operations import Act
 from secateur.agents.plan import act, generate, split
 from secateur.agents.spec import AgentSpec
-from secateur.agents.thought import Status
 from secateur.agents.tool import Call, Tool, ToolError, Workspace, tool
 from secateur.runtime.ledger.events import RunStatus
 
