@@ -30,7 +30,11 @@ __all__ = [
     "waits",
 ]
 
-_RAISE: Final = opmap["RAISE_VARARGS"]
+_RAISING: Final = frozenset(
+    opmap.get(name)
+    for name in ("RAISE_VARARGS", "RERAISE", "RETURN_GENERATOR", "YIELD_VALUE", "SEND")
+)
+"""Instructions at which an error is raised, or thrown in; a signal never strikes there."""
 
 
 class FunctionError(SecateurError):
@@ -147,7 +151,7 @@ def _kind(given: Any) -> str:
 
 def _pressed(error: BaseException) -> bool:
     """Whether somebody pressed Ctrl-C: Python then raises between two instructions of the main
-    thread, or in its handler of the signal, and not by a ``raise`` of the function."""
+    thread, or in its handler of the signal, and not where code raises or is thrown into."""
     if not isinstance(error, KeyboardInterrupt):
         return False
     if threading.current_thread() is not threading.main_thread():
@@ -162,7 +166,7 @@ def _pressed(error: BaseException) -> bool:
 
 
 def _raises(frame: FrameType, instruction: int) -> bool:
-    return frame.f_code.co_code[instruction] == _RAISE
+    return frame.f_code.co_code[instruction] in _RAISING
 
 
 def _handler() -> Any:

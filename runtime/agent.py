@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Agent"]
 
 
-def _ignore(thought: Thought) -> None:
+def _ignore(told: object) -> None:
     pass
 
 
@@ -56,18 +56,20 @@ class Agent(AgentSpec):
         seed: int = 0,
         sandbox: Path | None = None,
         observe: Callable[[Thought], None] = _ignore,
+        started: Callable[[str], None] = _ignore,
         origin: Mapping[str, Any] | None = None,
     ) -> RunResult:
         """Run one task.
 
         What is not given comes from the settings (``SECATEUR_DB``, ``secateur.toml`` …): the
         shipped model in process, and ``./secateur.db``. ``observe`` is told of every thought as
-        it is recorded. ``sandbox`` is the folder the tools act in; default ``sandbox/RUN``.
-        ``origin`` goes into the ledger: where agent and model are found again.
+        it is recorded, and ``started`` the run's id once the ledger has it. ``sandbox`` is the
+        folder the tools act in; default ``sandbox/RUN``. ``origin`` goes into the ledger: where
+        agent and model are found again.
 
         Raises :class:`SecateurError` in one line that names the remedy.
         """
-        parts = Parts(self, policy, engine, ledger, seed, sandbox, observe, origin or {})
+        parts = Parts(self, policy, engine, ledger, seed, sandbox, observe, started, origin or {})
         async with parts.session() as session:
             return await self._invoke(session, {"task": task})
 
@@ -81,6 +83,7 @@ class Agent(AgentSpec):
         ledger: Ledger | str | Path | None = None,
         sandbox: Path | None = None,
         observe: Callable[[Thought], None] = _ignore,
+        started: Callable[[str], None] = _ignore,
     ) -> RunResult:
         """Go on with a run that was killed or interrupted, or on which a person has decided.
 
@@ -92,7 +95,7 @@ class Agent(AgentSpec):
         Raises :class:`RunOverError` for a run that has come to its end, and
         :class:`SecateurError`, in one line, for one that cannot go on.
         """
-        parts = Parts(self, policy, engine, ledger, 0, sandbox, observe)
+        parts = Parts(self, policy, engine, ledger, 0, sandbox, observe, started)
         async with parts.session() as session:
             session.task = task
             return await self._invoke(session, {"run": run})

@@ -24,7 +24,7 @@ class ConfigError(SecateurError):
     """LangGraph's ``configurable`` says something that no run has."""
 
 
-def _ignore(thought: Thought) -> None:
+def _ignore(told: object) -> None:
     pass
 
 
@@ -39,12 +39,14 @@ class Parts:
     seed: int = 0
     sandbox: str | Path | None = None
     observe: Callable[[Thought], None] = _ignore
+    started: Callable[[str], None] = _ignore
     origin: Mapping[str, Any] = field(default_factory=dict)
     kept: dict[str, Engine] | None = None
     """Engines that stay open for the next run; None lets go of each."""
 
     def __post_init__(self) -> None:
         check_plain(self.observe, "observe=")
+        check_plain(self.started, "started=")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -60,6 +62,7 @@ class Parts:
                 seed=self.seed,
                 sandbox=None if self.sandbox is None else Path(self.sandbox),
                 observe=self.observe,
+                started=self.started,
                 origin=self.origin,
             )
 

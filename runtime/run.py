@@ -106,6 +106,8 @@ class Session:
     seed: int = 0
     sandbox: Path | None = None
     observe: Callable[[Thought], None] = lambda thought: None
+    started: Callable[[str], None] = lambda run: None
+    """Told the run's id once the ledger has it."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Where the agent and the model came from, as the command line names them."""
     task: str | None = None
@@ -208,6 +210,7 @@ class Session:
         fresh = not self.folder.is_dir() or not any(self.folder.iterdir())
         _log.info("run started", seed=self.seed)
         log = await self.ledger.start(self._describe(fresh))
+        self._tell()
         self._open(log)
         self._prepare()
         await self._place_root()
@@ -234,6 +237,7 @@ class Session:
         killed = history.ended is None
         why = "its process was killed" if killed else f"it had ended as {history.ended}"
         await log.resumed(start, why)
+        self._tell()
         _log.info("run resumed", events=history.events, thoughts=len(history.thoughts))
         for thought, attempt in history.intended.items():
             history.abandoned.add(thought)
@@ -244,6 +248,13 @@ class Session:
                 lay_out_again(self.folder)
             self._prepare()
         await self._place_root()
+
+    def _tell(self) -> None:
+        """Whoever waits for the run's id is told of it, and can fail no run."""
+        try:
+            called(self.started, self.run)
+        except Exception as error:
+            _log.warning("started= raised", reason=reason(error))
 
     def _choose(self, policy: Policy | str | Path) -> Policy:
         vocabulary = self.engine.info.vocabulary.vocabulary

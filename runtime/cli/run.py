@@ -5,25 +5,24 @@ import json
 import shlex
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
 from rich.progress import track
 
 from ...agents.builtin import file_of, load_agent
+from ...agents.errors import reason
 from ...agents.source import code_of
 from ...agents.thought import Thought
-from ...gates.encoding import decoded
+from ...gates.encoding import decoded, marked
 from ...gates.errors import SecateurError
 from ...gates.policy import Policy
 from ..agent import Agent
 from ..engines.checkpoint import shipped_models
 from ..engines.opening import open_engine
 from ..engines.protocol import Engine
-from ..ledger.errors import LedgerError
 from ..ledger.events import RunStatus
 from ..ledger.ledger import Ledger
 from ..ledger.reading.audit import AuditLog
@@ -32,7 +31,9 @@ from ..run import RunResult
 from ..screen import Console
 from ..settings import Settings
 from .interrupts import ending_at_once
-from .terminal import Fact, one_line
+from .live import shown_live
+from .stopping import stoppable
+from .terminal import Fact, one_line, print_table, table
 from .tree import render_tree, shortened
 
 __all__ = ["outcome", "run"]
@@ -49,14 +50,35 @@ class TasksError(SecateurError):
 class _Task:
     text: str
     seed: int
+    line: int = 0
+    """Where it stands in its file."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
     """A task of a file that gave no result, and why."""
 
-    task: str
-    reason: str
+    line: int
+    task: str | None
+    """None where the line holds none."""
+    error: str
+    run: str | None = None
+    """The run that raised; None where none was begun."""
+
+    @property
+    def status(self) -> str:
+        return "refused" if self.run is None else RunStatus.FAILED.value
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "run": self.run,
+            "line": self.line,
+            "task": self.task,
+            "status": self.status,
+            "reason": self.error,
+            "error": self.error,
+        }
 
 
 def run(
@@ -131,16 +153,45 @@ def run(
     chosen = policy or settings.policy or runnable.policy
     if not isinstance(chosen, Policy):
         chosen = Policy.load(chosen, live.info.vocabulary.vocabulary)
-    run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_, origin)
-    _wait_for(run_them.one(wanted[0]) if tasks is None else run_them.many(wanted))
+    again = _Again(agent, db)
+    run_them = _Runs(runnable, chosen, live, db or settings.db, sandbox, json_, origin, again)
+    if tasks is None:
+        (only,) = wanted
+        assert isinstance(only, _Task)
+        _wait_for(run_them.one(only), again)
+    else:
+        _wait_for(run_them.many(wanted), again)
 
 
-def _wait_for(runs: Coroutine[Any, Any, bool]) -> None:
+@dataclass(slots=True)
+class _Again:
+    """How a run that is interrupted goes on."""
+
+    agent: str | None
+    db: str | None
+    runs: list[str] = field(default_factory=list)
+    """Those that have begun and not ended."""
+
+    def line(self) -> str:
+        """What to say last."""
+        if not self.runs:
+            return "interrupted; no run had begun"
+        words = ["secateur", "run"]
+        if self.agent is not None and ".py" in self.agent:
+            words.append(self.agent)
+        words += ["--resume", self.runs[0]]
+        if self.db is not None and "://" not in self.db:
+            words += ["--db", self.db]
+        more = f" (and so with {', '.join(self.runs[1:])})" if self.runs[1:] else ""
+        return f"interrupted; go on with: {shlex.join(words)}{more}"
+
+
+def _wait_for(runs: Coroutine[Any, Any, bool], again: _Again) -> None:
     """Exit code 1 where a run failed."""
     try:
-        failed = asyncio.run(runs)
-    except KeyboardInterrupt:
-        raise typer.Abort("interrupted; the ledger has what happened so far") from None
+        failed = asyncio.run(stoppable(runs, again.line))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise typer.Abort(again.line()) from None
     if failed:
         raise typer.Exit(1)
 
@@ -245,8 +296,9 @@ def _resume(given: _Resumed) -> None:
         runnable = _load(agent, given.max_tokens)
         engine = settings.server(given.engine, origin.get("engine"))
         live = _open(engine, given.model or origin.get("model") or settings.model)
-        run_them = _Runs(runnable, given.policy, live, db, given.sandbox, given.json, {})
-        _wait_for(run_them.again(found.run, given.task))
+        again = _Again(given.agent, given.db, [found.run])
+        run_them = _Runs(runnable, given.policy, live, db, given.sandbox, given.json, {}, again)
+        _wait_for(run_them.again(found.run, given.task), again)
     except RunOverError as over:  # nothing failed: whoever resumes what is done finds it done
         print(json.dumps(found.as_json()) if given.json else one_line(over))
         raise typer.Exit(found.status != RunStatus.DONE) from None
@@ -267,10 +319,12 @@ class _Runs:
     sandbox: Path | None
     json: bool
     origin: Mapping[str, Any]
+    interrupted: _Again
 
     async def one(self, task: _Task) -> bool:
         """Run one task with a live picture; whether it failed."""
-        return await self._shown(lambda ledger, observe: self._run(ledger, task, observe))
+        began = self.interrupted.runs.append
+        return await self._shown(lambda ledger, observe: self._run(ledger, task, observe, began))
 
     async def again(self, run: str, task: str | None) -> bool:
         """Go on with a run, with a live picture; whether it failed."""
@@ -299,28 +353,27 @@ class _Runs:
             await self.engine.aclose()
         return result.status is not RunStatus.DONE
 
-    async def many(self, tasks: Sequence[_Task]) -> bool:
-        """Run a file of tasks side by side, one line each; whether any failed."""
+    async def many(self, tasks: Sequence[_Task | _Refused]) -> bool:
+        """Run a file of tasks side by side, one line each, and last a table of what failed; whether
+        any did."""
         console = Console(stderr=True)
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def run_one(task: _Task) -> RunResult | _Refused:
+        async def run_one(task: _Task | _Refused) -> tuple[int, RunResult | _Refused]:
+            if isinstance(task, _Refused):
+                return task.line, task
             async with places:
-                try:
-                    return await self._run(ledger, task, _quiet)
-                except LedgerError:  # without a ledger no task may run
-                    raise
-                except SecateurError as error:
-                    return _Refused(task.text, str(error))
+                return task.line, await self._one_of_many(ledger, task)
 
-        failed = False
+        failed: list[tuple[int, RunResult | _Refused]] = []
         try:
             async with Ledger.open(self.db) as ledger:
                 running = [asyncio.ensure_future(run_one(task)) for task in tasks]
                 try:
                     for future in track(running, "running tasks", console=console):
-                        result = await future
-                        failed |= isinstance(result, _Refused) or result.status != RunStatus.DONE
+                        line, result = await future
+                        if result.status != RunStatus.DONE:
+                            failed.append((line, result))
                         self._print_one(result)
                 finally:  # the ledger stays open until every run has written its end
                     for future in running:
@@ -328,19 +381,42 @@ class _Runs:
                     await asyncio.gather(*running, return_exceptions=True)
         finally:
             await self.engine.aclose()
-        return failed
+        if failed and not self.json:
+            _print_failed(failed, len(tasks))
+        return bool(failed)
+
+    async def _one_of_many(self, ledger: Ledger, task: _Task) -> RunResult | _Refused:
+        """One task's result, or what it raised: no other task may suffer from that."""
+        begun: list[str] = []
+
+        def began(run: str) -> None:
+            begun.append(run)
+            self.interrupted.runs.append(run)
+
+        try:
+            result = await self._run(ledger, task, _quiet, began)
+        except (Exception, asyncio.CancelledError) as error:
+            now = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and now is not None and now.cancelling():
+                raise
+            result = _Refused(task.line, task.text, reason(error), *begun[:1])
+        for run in begun:
+            self.interrupted.runs.remove(run)
+        return result
 
     def _print_one(self, result: RunResult | _Refused) -> None:
         if not self.json:
             _print_line(result)
-        elif isinstance(result, _Refused):
-            said = {"task": result.task, "status": "refused", "reason": result.reason}
-            print(json.dumps(said), flush=True)
         else:
-            print(json.dumps(outcome(result)), flush=True)
+            said = result.as_json() if isinstance(result, _Refused) else outcome(result)
+            print(json.dumps(said), flush=True)
 
     async def _run(
-        self, ledger: Ledger, task: _Task, observe: Callable[[Thought], None]
+        self,
+        ledger: Ledger,
+        task: _Task,
+        observe: Callable[[Thought], None],
+        started: Callable[[str], None],
     ) -> RunResult:
         return await self.agent.run(
             task.text,
@@ -350,19 +426,13 @@ class _Runs:
             seed=task.seed,
             sandbox=self.sandbox,
             observe=observe,
+            started=started,
             origin=self.origin,
         )
 
     async def _watched(self, ledger: Ledger, go: _Go) -> RunResult:
-        console = Console()
-        seen: dict[str, Thought] = {}
-        with Live(console=console, refresh_per_second=12, transient=True) as live:
-
-            def observe(thought: Thought) -> None:
-                seen[thought.id] = thought
-                live.update(render_tree(_in_order(seen.values()), self.agent.name))
-
-            return await go(ledger, observe)
+        async with shown_live(self.agent.name) as picture:
+            return await go(ledger, picture.take)
 
 
 def outcome(result: RunResult) -> dict[str, Any]:
@@ -409,12 +479,26 @@ def _print_result(result: RunResult) -> None:
 
 def _print_line(result: RunResult | _Refused) -> None:
     if isinstance(result, _Refused):
-        said = shortened(f"{shortened(result.task, 60)}: {result.reason}", 160)
-        print(f"{'-':12}  {'refused':9} {'':6}  {said}")
+        said = shortened(f"{shortened(result.task or '', 60)}: {result.error}", 160)
+        print(f"{result.run or '-':12}  {result.status:9} {'':6}  {said}")
         return
     said = result.answer or result.reason or ""
     cut = f"{len(result.pruned)} cut" if result.pruned else ""
     print(f"{result.run_id}  {result.status:9} {cut:6}  {shortened(said, 90)}")
+
+
+def _print_failed(failed: Sequence[tuple[int, RunResult | _Refused]], tasks: int) -> None:
+    """Which tasks of a file came to no result, and why."""
+    print(f"\n{len(failed)} of {tasks} tasks failed:")
+    listed = table("line", "run", "status", "task", "why")
+    for line, result in failed:
+        if isinstance(result, _Refused):
+            run, why = result.run or "-", result.error
+        else:
+            run, why = result.run_id, result.reason or ""
+        task = shortened(result.task or "", 60)
+        listed.add_row(str(line), run, str(result.status), task, shortened(why, 120))
+    print_table(listed, "")
 
 
 def _in_order(thoughts: Any) -> list[Thought]:
@@ -425,27 +509,39 @@ def _quiet(thought: Thought) -> None:
     pass
 
 
-def _read_tasks(path: Path, seed: int) -> list[_Task]:
-    """The tasks of a JSONL file. Raises :class:`TasksError` with file and line."""
+def _read_tasks(path: Path, seed: int) -> list[_Task | _Refused]:
+    """The tasks of a JSONL file, and the lines that hold none. Raises :class:`TasksError`."""
     try:
-        lines = decoded(path.read_bytes()).split(
-            "\n"
-        )  # a text may hold what others call a line's end
+        raw = path.read_bytes()
+        lines = (decoded(raw).encode() if marked(raw) else raw).split(b"\n")
     except OSError as error:
         raise TasksError(f"{path}: {error.strerror}; give a JSONL file of tasks") from None
     except UnicodeDecodeError:
-        raise TasksError(f"{path}: not UTF-8 text; save the tasks as UTF-8") from None
-    found: list[_Task] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            found.append(_Task(str(row["task"]), int(row.get("seed", seed))))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise TasksError(
-                f'{path}:{number}: no task; write {{"task": "…"}} with "seed" if you like'
-            ) from None
+        raise TasksError(
+            f"{path}: no text, whatever its first bytes say; save it as UTF-8"
+        ) from None
+    found = [
+        _read_task(path, number, line, seed) for number, line in enumerate(lines, 1) if line.strip()
+    ]
     if not found:
         raise TasksError(f'{path}: no tasks; write one {{"task": "…"}} a line')
     return found
+
+
+def _read_task(path: Path, number: int, line: bytes, seed: int) -> _Task | _Refused:
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+        task, seed = row["task"], row.get("seed", seed)
+    except UnicodeDecodeError:
+        return _Refused(number, None, f"{path}:{number}: not UTF-8 text; save the tasks as UTF-8")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        wanted = f'{path}:{number}: no task; write {{"task": "…"}} with "seed" if you like'
+        return _Refused(number, None, wanted)
+    if not isinstance(task, str):
+        kind = type(task).__name__
+        return _Refused(number, None, f"{path}:{number}: the task is a {kind}; write a string")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        return _Refused(
+            number, task, f"{path}:{number}: the seed is {seed!r}; write a whole number"
+        )
+    return _Task(task, seed, number)

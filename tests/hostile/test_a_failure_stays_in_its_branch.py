@@ -86,6 +86,7 @@ async def bit_by_bit_later() -> AsyncIterator[str]:
 ENDS: dict[str, Callable[[], Any]] = {
     "exit": lambda: sys.exit(3),
     "interrupt": raises(KeyboardInterrupt("by hand")),
+    "thrown": lambda: (_ for _ in ()).throw(KeyboardInterrupt("thrown in")),
     "cancelled": raises(asyncio.CancelledError()),
     "generator exit": raises(GeneratorExit()),
     "stop": raises(StopIteration(1)),

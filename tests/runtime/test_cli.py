@@ -96,14 +96,25 @@ def test_a_task_that_is_refused_is_a_line_of_its_own_and_the_others_run(secateur
     first, refused, last = [json.loads(line) for line in out.splitlines()]
     assert [first["task"], last["task"]] == ["31", "42"]
     assert [first["status"], last["status"]] == ["done", "done"]
-    assert refused == {"task": "dance", "status": "refused", "reason": "'dance' is no number"}
+    said = "'dance' is no number"
+    assert refused == {
+        "run": None,
+        "line": 2,
+        "task": "dance",
+        "status": "refused",
+        "reason": said,
+        "error": said,
+    }
     code, out, _ = secateur("run", "picky.py:picky", "--tasks", "tasks.jsonl")
     assert code == 1
-    assert [("refused" in line, "dance" in line) for line in out.splitlines()] == [
+    lines, _, table = out.partition("\n\n")
+    assert [("refused" in line, "dance" in line) for line in lines.splitlines()] == [
         (False, False),
         (True, True),
         (False, False),
     ]
+    assert table.startswith("1 of 3 tasks failed:\n")
+    assert said in table.splitlines()[-1]
 
 
 @pytest.mark.parametrize("wanted", [["31"], ["--tasks", "tasks.jsonl"]], ids=["one", "many"])
@@ -114,11 +125,15 @@ def test_an_interrupted_run_says_so_in_one_line_and_is_cancelled_in_the_ledger(
     (place / "tasks.jsonl").write_text('{"task": "31"}\n{"task": "42"}\n')
     code, out, err = secateur("run", "picky.py:interrupted", *wanted, "--json")
     assert (code, out) == (130, "")
-    assert err.splitlines()[-1] == "error: interrupted; the ledger has what happened so far"
     assert "Traceback" not in err
     assert "never retrieved" not in err
     _, out, _ = secateur("audit", "runs", "--json")
-    assert {row["status"] for row in json.loads(out)} == {"cancelled"}
+    runs = json.loads(out)
+    assert {row["status"] for row in runs} == {"cancelled"}
+    last = err.splitlines()[-1]
+    goes_on = "error: interrupted; go on with: secateur run picky.py:interrupted --resume "
+    assert last.startswith(goes_on)
+    assert all(row["run"] in last for row in runs)
 
 
 FAULTY = """
