@@ -14,7 +14,8 @@ from ....gates.evidence import Evidence
 from ....gates.policy import Policy
 from ....gates.verdict import Judgement
 from .. import connect
-from ..chain import from_text
+from ..chain import event_hash, from_text
+from ..errors import LedgerError
 from ..judgements import judgement_from_json
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored
@@ -50,6 +51,9 @@ def replay(connection: Connection, run: str, policy: Policy | None) -> Replay:
             judged += 1
             before, after = _verdicts(event, evidence, bound, policy)
             same = before == after if policy is None else before.action is after.action
+            # A verdict that was changed is told as one that comes out otherwise.
+            if (same or policy is not None) and event_hash(dict(event)) != event["hash"]:
+                raise LedgerError(fetch.damaged(f"event {event['seq']} of run {run}"))
             if not same:
                 text = fetch.content(connection, names["text"]) or b""
                 flips.append(Flip(run, event["thought_id"], before, after, text.decode()))
