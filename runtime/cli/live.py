@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Final
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, Group, RenderResult
 from rich.live import Live
 from rich.text import Text
 
 from ...agents.thought import Thought
 from ..pictures.looks import Fate, fate_of
+from ..screen import Console
 from .tree import render_tree
 
 __all__ = ["GrowingPicture", "shown_live"]
@@ -47,7 +49,7 @@ class GrowingPicture:
         found = list(islice(reversed(self._seen.values()), most))
         return sorted(found, key=lambda thought: (thought.path, thought.attempt))
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         self.changed = False
         lines = max(console.size.height - 2, 2)  # without the title, and where the cursor stands
         if len(self._seen) <= lines:

@@ -12,7 +12,8 @@ from ....gates.evidence import Evidence
 from ....gates.policy import Policy
 from ....gates.verdict import Judgement
 from .. import connect
-from ..chain import from_text
+from ..chain import event_hash, from_text
+from ..errors import LedgerError
 from ..judgements import approvals_from_json, judgement_from_json
 from ..processes import side_by_side
 from ..text import shown, text_of
@@ -53,6 +54,9 @@ def _replay(connection: Connection, bound: Bound, run: str, policy: Policy | Non
             judged += 1
             before, after = _verdicts(event, evidence, bound, policy)
             same = before == after if policy is None else before.action is after.action
+            # A verdict that was changed is told as one that comes out otherwise.
+            if (same or policy is not None) and event_hash(dict(event)) != event["hash"]:
+                raise LedgerError(fetch.damaged(f"event {event['seq']} of run {run}"))
             if not same:
                 text = fetch.content(connection, names["text"]) or b""
                 flips.append(Flip(run, event["thought_id"], before, after, shown(text_of(text))))
