@@ -58,7 +58,7 @@ def recordable(value: Any) -> bytes:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"the value cannot be recorded: {error}; give plain JSON data: texts, finite numbers, "
+            f"the value cannot be recorded: {error}; use plain JSON data: texts, finite numbers, "
             "booleans, None, and lists and dicts of these with texts as keys"
         ) from None
     if len(spelt) > LONGEST:
