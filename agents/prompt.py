@@ -12,7 +12,7 @@ __all__ = ["Ids", "Piece", "Sampling", "Special", "Text"]
 class Text:
     """Outside text (task, tool result, template): encoded with special tokens disabled, so that
     a tag's literal string in it stays plain characters. A lone half of a surrogate pair, which no
-    encoding has, becomes U+FFFD."""
+    encoding has, becomes ``?``."""
 
     text: str
 

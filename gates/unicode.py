@@ -10,12 +10,12 @@ __all__ = ["joined", "well_formed"]
 
 def joined(text: str) -> str:
     """With each pair of halves as the one character that they are, as JSON reads it back."""
-    return text if _whole(text) else _pairs(text, "surrogatepass")
+    return text if _whole(text) else _pairs(text)
 
 
 def well_formed(text: str) -> str:
-    """The same, and with U+FFFD for each half that stands alone."""
-    return text if _whole(text) else _pairs(text, "replace")
+    """The same, and with ``?`` for each half that stands alone."""
+    return text if _whole(text) else _pairs(text).encode("utf-8", "replace").decode()
 
 
 def _whole(text: str) -> bool:
@@ -28,5 +28,5 @@ def _whole(text: str) -> bool:
     return True
 
 
-def _pairs(text: str, lone: str) -> str:
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", lone)
+def _pairs(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

@@ -5,7 +5,7 @@
 - The body of an event keeps it exactly, as canonical JSON, which is pure ASCII: ``\\u0000``,
   ``\\ud800``. A pair of halves reads back as the one character that it is.
 - A column that shows a text (names, and all that is derived) has U+FFFD in place of NUL, which
-  PostgreSQL cannot hold, and of each lone half, which neither database can.
+  PostgreSQL cannot hold, and ``?`` in place of each lone half, which neither database can.
 """
 
 from ...gates.unicode import well_formed

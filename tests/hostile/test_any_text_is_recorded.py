@@ -228,8 +228,8 @@ def test_a_run_with_any_text_anywhere_is_recorded_read_back_and_resumed(
         with AuditLog(url) as audit:
             row, after = audit.run(run), audit.thoughts(run)
             assert {t.id: (t.text, t.value, t.status, t.reason) for t in after} == before
-        assert (row.agent, row.task) == (shown(f"agent {said.name}"), shown(task))
-        assert (row.context, row.result) == (shown(f"context {said.name}"), shown(said.text))
+        assert (row.agent, row.task) == (shown(f"agent {said.name}"), well_formed(task))
+        assert (row.context, row.result) == (shown(f"context {said.name}"), well_formed(said.text))
         kinds = {thought.kind: thought for thought in after}
         assert {t.operation for t in after} >= {shown(f"{said.name}?"), shown(f"{said.name}!")}
         assert any(t.text == shown(said.text) for t in after if t.kind == "operation")

@@ -132,11 +132,11 @@ def canonical(value: object) -> bytes:
 
 
 def shown(value: object) -> object:
-    """What event 0 says, as a column holds it: U+FFFD for NUL and lone halves of surrogates."""
+    """What event 0 says, as a column holds it: U+FFFD for NUL, `?` for a lone surrogate."""
     if not isinstance(value, str):
         return value
-    whole = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return whole.replace("\0", "\ufffd")
+    pairs = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return pairs.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def sha256(data: bytes) -> str:

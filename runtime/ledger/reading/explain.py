@@ -9,13 +9,13 @@ from sqlalchemy.engine import Connection
 
 from ....agents.thought import Status
 from ....gates.rule import Rule
+from ....gates.unicode import well_formed
 from ....gates.verdict import Verdict
 from .. import tables
 from ..calls import calls_of
 from ..chain import as_text, from_text
 from ..errors import LedgerError
 from ..events import EventKind
-from ..text import shown
 from . import fetch, tries
 from .explanation import DecisionRow, Explanation, TokenRow
 from .replay import Bound, Stored, what_would_pass
@@ -56,7 +56,7 @@ def explain(connection: Connection, thought: str, run: str, also_in: Sequence[st
     return Explanation(
         run=about,
         thought=judged,
-        prompt=None if prompt is None else shown(from_text(prompt.decode())["text"]),
+        prompt=None if prompt is None else well_formed(from_text(prompt.decode())["text"]),
         call=call,
         approved=judged.approved,
         rule=rule,

@@ -11,6 +11,7 @@ from ....agents.thought import Status
 from ....gates.errors import PolicyError
 from ....gates.evidence import Evidence
 from ....gates.policy import Policy
+from ....gates.unicode import well_formed
 from ....gates.vocabulary import BoundVocabulary, Vocabulary
 from .. import tables
 from ..chain import as_text, blob_digest, event_hash, from_text
@@ -20,7 +21,7 @@ from ..events import EventKind
 from ..integrity.derived import Derivation, read_body
 from ..integrity.links import Link, link_hash
 from ..judgements import approvals_from_json, judgement_from_json
-from ..text import shown, text_of
+from ..text import text_of
 from .replay import Bound, Stored
 from .rows import RunRow, ThoughtRow
 
@@ -141,7 +142,7 @@ def _run_row(
     return RunRow(
         run=row["id"],
         agent=row["agent"],
-        task=shown(text_of(row["task_bytes"])),
+        task=well_formed(text_of(row["task_bytes"])),
         context=row["context"],
         status="unfinished" if end is None else from_text(end.body)["status"],
         result=result,
@@ -206,7 +207,7 @@ def _results(connection: Connection, ends: Mapping[str, Any]) -> dict[str, str]:
     named = {run: from_text(end.blobs).get("result") for run, end in ends.items()}
     found = contents(connection, [digest for digest in named.values() if digest])
     return {
-        run: shown(text_of(content))
+        run: well_formed(text_of(content))
         for run, digest in named.items()
         if digest and (content := found[digest]) is not None
     }
@@ -326,7 +327,7 @@ def prompts(
     named = {(row.run_id, row.thought_id): from_text(row.blobs)["prompt"] for row in rows}
     found = contents(connection, list(named.values()))
     return {
-        thought: shown(from_text(asked.decode())["text"])
+        thought: well_formed(from_text(asked.decode())["text"])
         for thought, digest in named.items()
         if (asked := found[digest]) is not None
     }
@@ -367,7 +368,9 @@ def bodies(connection: Connection, events: Sequence[Mapping[Any, Any]]) -> list[
     filled: list[Any] = []
     for event, blobs in zip(events, named, strict=True):
         words = {name: found[blobs[name]] for name in ("reason", "note") if name in blobs}
-        said = {name: shown(text_of(held)) for name, held in words.items() if held is not None}
+        said = {
+            name: well_formed(text_of(held)) for name, held in words.items() if held is not None
+        }
         filled.append(told(from_text(event["body"]), said))
     return filled
 

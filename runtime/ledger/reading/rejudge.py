@@ -10,13 +10,14 @@ from sqlalchemy.engine import URL, Connection
 from ....gates.errors import PolicyError, SecateurError
 from ....gates.evidence import Evidence
 from ....gates.policy import Policy
+from ....gates.unicode import well_formed
 from ....gates.verdict import Judgement
 from .. import connect
 from ..chain import event_hash, from_text
 from ..errors import LedgerError
 from ..judgements import approvals_from_json, judgement_from_json
 from ..processes import side_by_side
-from ..text import shown, text_of
+from ..text import text_of
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored
 
@@ -59,7 +60,9 @@ def _replay(connection: Connection, bound: Bound, run: str, policy: Policy | Non
                 raise LedgerError(fetch.damaged(f"event {event['seq']} of run {run}"))
             if not same:
                 text = fetch.content(connection, names["text"]) or b""
-                flips.append(Flip(run, event["thought_id"], before, after, shown(text_of(text))))
+                flips.append(
+                    Flip(run, event["thought_id"], before, after, well_formed(text_of(text)))
+                )
     return Replay(run, judged, erased, tuple(flips))
 
 

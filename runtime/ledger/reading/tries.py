@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ....gates.unicode import well_formed
 from .. import tables
 from ..chain import as_text, from_text
 from ..events import EventKind
-from ..text import shown, text_of
+from ..text import text_of
 from .explanation import SwitchRow, TryRow, WayBack
 from .fetch import content
 from .rows import ThoughtRow
@@ -37,7 +38,7 @@ def tries(
         body = from_text(event["body"])
         dropped = content(connection, from_text(event["blobs"])["discarded"]) or b""
         back[id] = WayBack(
-            text=shown(text_of(dropped)),
+            text=well_formed(text_of(dropped)),
             approved=body.get("approved", False),  # which older versions do not say
             **{n: body[n] for n in WayBack.__slots__ if n not in ("text", "approved")},
         )
