@@ -231,7 +231,7 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
     tags = tuple(
         Tag(name=t, open=f"<|{n}|>", close=f"<|/{n}|>") for n, t in enumerate((tag, other))
     )
-    agent, operation = noise(length, "äöü重启"), noise(length, "𠮷野")
+    agent, operation = noise(length, "äöü重启"), noise(length, "xyz")
     policy = Policy.model_validate(
         {
             "name": "long",
@@ -240,8 +240,8 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
     )
     bound = BoundVocabulary(
         Vocabulary(name="v", tags=tags),
-        {lit: n for n, t in enumerate(tags) for lit in (t.open,)}
-        | {t.close: 10 + n for n, t in enumerate(tags)},
+        {t.open: 100 + n for n, t in enumerate(tags)}
+        | {t.close: 110 + n for n, t in enumerate(tags)},
     )
 
     evidence = make.evidence(deceit=(0.01, 0.6))
@@ -264,6 +264,7 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
                 reason=operation,
             )
             await log.judge(thought)
+            await log.escalate("long", operation)
             await log.decide("long", approve=False, by=operation, reason=operation)
             return log.run
 
