@@ -95,7 +95,11 @@ def what_would_pass(stored: Stored) -> tuple[Loosening, ...]:
     if isinstance(verdict, Broken):
         return ()
     scores = verdict.scores
-    return tuple(Loosening(rules[n], scores[rules[n].tag][rules[n].reading]) for n in taken)
+    # Where rounding had carried the reading below its threshold, it is that which must rise.
+    return tuple(
+        Loosening(rule, max(scores[rule.tag][rule.reading], rule.at))
+        for rule in (rules[number] for number in taken)
+    )
 
 
 @dataclass(frozen=True, slots=True)
