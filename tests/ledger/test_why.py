@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from secateur.gates.gate import decide
 from secateur.gates.policy import Policy
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger
@@ -220,3 +221,91 @@ def test_a_diff_names_how_the_policies_differ(told):
     )
     assert found.runs["agent"] == ("opsdesk", "writer")
     assert found.runs["status"] == ("done", "unfinished")
+
+
+CALIBRATED = Policy.model_validate(
+    {
+        "name": "calibrated",
+        "rules": [
+            {"tag": "deceit", "reading": "calibrated", "at": 0.5, "action": "prune"},
+            {"tag": "deceit", "reading": "peak", "at": 0.9, "action": "halt"},
+            {"tag": "powerseeking", "reading": "calibrated", "at": 0.5, "action": "prune"},
+        ],
+        "calibrations": {
+            "deceit": {"of": "peak", "knots": [[0.0, 0.0], [0.2, 1.0]]},
+            "powerseeking": {"of": "posterior", "knots": [[0.0, 0.0], [1.0, 1.0]]},
+        },
+    }
+)
+
+
+def test_what_a_calibrated_rule_cut_is_explained(ledger_url, make, command):
+    async def tell() -> None:
+        async with Ledger.open(ledger_url) as ledger:
+            log = await ledger.start(make.start(policy=CALIBRATED))
+            evidence = make.evidence(deceit=(0.001, 0.15))
+            judgement = decide(CALIBRATED, evidence, make.vocabulary)
+            await log.judge(make.thought("e1", evidence=evidence, judgement=judgement))
+            await log.finish(RunStatus.DONE)
+
+    asyncio.run(tell())
+    with AuditLog(ledger_url) as audit:
+        found = audit.why("e1")
+        assert [str(each.rule) for each in found.passes_if] == ["deceit calibrated >= 0.5: prune"]
+        assert found.passes_if[0].score == pytest.approx(0.75, abs=0.01)
+    code, out, _ = command("audit", "why", "e1", "--db", ledger_url)
+    assert (code, "would have passed with" in out) == (0, True)
+
+
+def test_a_policy_with_the_smallest_penalty_is_read_back(ledger_url, make):
+    tiny = Policy.model_validate(
+        {
+            "name": "tiny",
+            "tags": {"deceit": {"control": "penalise(0.00001)"}},
+            "rules": [{"tag": "deceit", "reading": "peak", "at": 0.1, "action": "prune"}],
+        }
+    )
+
+    async def tell() -> None:
+        async with Ledger.open(ledger_url) as ledger:
+            log = await ledger.start(make.start(policy=tiny))
+            evidence = make.evidence(deceit=(0.1,))
+            judgement = decide(tiny, evidence, make.vocabulary)
+            await log.judge(make.thought("e1", evidence=evidence, judgement=judgement))
+            await log.finish(RunStatus.DONE)
+
+    asyncio.run(tell())
+    with AuditLog(ledger_url) as audit:
+        why = audit.why("e1")
+        assert why.rule == tiny.rules[0]
+        assert why.thought.judgement.cause.margin == 0.0, "reached within the rounding"
+        assert "a threshold above 0.1001 (it is 0.1)" in str(why.passes_if[0])
+        assert [replay.unread for replay in audit.replays()] == [None]
+
+
+def test_a_run_whose_policy_cannot_be_read_fails_replay_all_and_is_named(tmp_path, make, command):
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+    body = '{"name":"later","rules":[],"unheard_of":1}'
+
+    class Later(Policy):
+        """What a newer version may write."""
+
+        def model_dump(self, **_):
+            return json.loads(body)
+
+    async def tell() -> str:
+        async with Ledger.open(url) as ledger:
+            for policy in (make.policy, Later(name="later")):
+                log = await ledger.start(make.start(policy=policy))
+                await log.judge(make.judged("e1", make.evidence(), parents=()))
+                await log.finish(RunStatus.DONE)
+        return log.run
+
+    run = asyncio.run(tell())
+    code, out, err = command("audit", "replay", "--all", "--db", url)
+    assert code == 1
+    assert "1 verdicts made again, 0 turn" in out
+    assert f"run {run} was not judged again: policy" in err
+    assert "read it with the version of Secateur" in err
+    code, _, err = command("audit", "why", "e1", "--run", run, "--db", url)
+    assert (code, len(err.strip().splitlines())) == (1, 1)

@@ -101,6 +101,20 @@ async def test_a_pruned_child_is_replaced_and_a_barren_node_regrown_with_tags_ba
     assert controls == [{}] * 3 + [dict.fromkeys(TAGS, "ban")]
 
 
+async def test_regrowing_leaves_what_a_lock_forces(engine: LocalEngine, tmp_path: Path, watched):
+    rules = [{"tag": t, "reading": "peak", "at": 1e-6, "action": "prune"} for t in TAGS]
+    tags = {TAGS[0]: {"control": "force", "locked": True}, TAGS[1]: {"control": "force"}}
+    agent = Agent("try", generate("{task}\n", n=1, spare=0), sampling=HOT)
+    seen = watched(engine)
+    strict = policy(rules=rules, tags=tags, regrow="ban")
+    await agent.run("x", policy=strict, engine=seen, ledger=tmp_path / "x.db")
+    first, again = seen.requests
+    ids = [engine.info.vocabulary.open_ids(tag)[0] for tag in TAGS]
+    assert [id for id in first.prompt if id in ids] == ids[:2]
+    assert [id for id in again.prompt if id in ids] == ids[:1], "a ban lifts only the free one"
+    assert {t: c.kind for t, c in again.controls.items()} == dict.fromkeys(TAGS[1:], "ban")
+
+
 async def test_resampling_is_bounded_and_starts_from_the_same_context(
     engine: LocalEngine, tmp_path: Path, watched
 ):

@@ -9,6 +9,7 @@ from ....gates.evidence import GATE, Evidence
 from ....gates.gate import decide
 from ....gates.policy import Policy
 from ....gates.reading import Reading
+from ....gates.readings import read
 from ....gates.rule import Rule, Scope
 from ....gates.verdict import Broken, Judgement
 from ....gates.vocabulary import BoundVocabulary
@@ -68,7 +69,8 @@ class Loosening:
 
     rule: Rule
     score: float
-    """The reading on all that was written; a threshold above it lets the thought pass."""
+    """The reading on all that was written, the highest within the rounding; a threshold above it
+    lets the thought pass."""
 
     def __str__(self) -> str:
         rule = self.rule
@@ -98,8 +100,9 @@ def what_would_pass(stored: Stored) -> tuple[Loosening, ...]:
         verdict = stored.judge_without(frozenset([*unread, *taken]))
     if isinstance(verdict, Broken):
         return ()
-    scores = verdict.scores
-    return tuple(Loosening(rules[n], scores[rules[n].tag][rules[n].reading]) for n in taken)
+    found = read(stored.evidence, stored.bound.vocabulary, policy.calibrations)
+    taken_rules = [rules[number] for number in taken]
+    return tuple(Loosening(rule, found[rule.tag][rule.reading].most) for rule in taken_rules)
 
 
 @dataclass(frozen=True, slots=True)
