@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
+import httpx2
 
 __all__ = ["BoundedClient"]
 
@@ -12,40 +12,40 @@ _MOST = 4 << 20
 """Bytes of one answer."""
 
 
-class BoundedClient(httpx.AsyncClient):
+class BoundedClient(httpx2.AsyncClient):
     """Reads an answer whole, within so many seconds and 4 MiB; follows no redirect, unpacks
-    nothing. Raises ``httpx.HTTPError`` for any other."""
+    nothing. Raises ``httpx2.HTTPError`` for any other."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(headers={"accept-encoding": "identity"}, follow_redirects=False)
         self._seconds = seconds
 
     async def send(
-        self, request: httpx.Request, *, stream: bool = False, **options: Any
-    ) -> httpx.Response:
-        """As httpx does, but for the bounds."""
+        self, request: httpx2.Request, *, stream: bool = False, **options: Any
+    ) -> httpx2.Response:
+        """As httpx2 does, but for the bounds."""
         options["follow_redirects"] = False
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await super().send(request, stream=True, **options)
                 try:
                     if answer.headers.get("content-encoding", "identity") != "identity":
-                        raise httpx.DecodingError("the answer is packed", request=request)
+                        raise httpx2.DecodingError("the answer is packed", request=request)
                     if answer.is_redirect:
-                        raise httpx.RemoteProtocolError("redirects elsewhere", request=request)
-                    assert isinstance(answer.stream, httpx.AsyncByteStream)
+                        raise httpx2.RemoteProtocolError("redirects elsewhere", request=request)
+                    assert isinstance(answer.stream, httpx2.AsyncByteStream)
                     answer.stream = _Bounded(answer.stream)
                     await answer.aread()
                 finally:
                     await answer.aclose()
         except TimeoutError:
             said = f"no whole answer within {self._seconds:g} s"
-            raise httpx.ReadTimeout(said, request=request) from None
+            raise httpx2.ReadTimeout(said, request=request) from None
         return answer
 
 
-class _Bounded(httpx.AsyncByteStream):
-    def __init__(self, inner: httpx.AsyncByteStream) -> None:
+class _Bounded(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
         self._inner = inner
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -53,7 +53,7 @@ class _Bounded(httpx.AsyncByteStream):
         async for data in self._inner:
             size += len(data)
             if size > _MOST:
-                raise httpx.RemoteProtocolError(f"the answer has more than {_MOST >> 20} MiB")
+                raise httpx2.RemoteProtocolError(f"the answer has more than {_MOST >> 20} MiB")
             yield data
 
     async def aclose(self) -> None:
