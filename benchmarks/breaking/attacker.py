@@ -66,6 +66,8 @@ class Attacker:
     def _unguarded(self) -> Iterator[sa.Connection]:
         """A transaction without triggers, which stand again after it."""
         with self.engine.begin() as connection:
+            if self.triggers:  # the driver itself would begin with the first row, and not before
+                connection.exec_driver_sql("BEGIN")
             for name, _ in self.triggers:
                 connection.exec_driver_sql(f"DROP TRIGGER {name}")
             yield connection

@@ -137,14 +137,10 @@ class Home:
             )
             for table in ("thought", "decision", "event"):
                 connection.execute(f"DELETE FROM {table} WHERE run_id = ? AND seq > ?", after)
+            # The full-text index follows behind: as if it had not begun with this run.
+            connection.execute("DELETE FROM passage WHERE run_id = ?", (run,))
             connection.execute(
-                "DELETE FROM passage WHERE run_id = ? AND thought_id NOT IN "
-                "(SELECT id FROM thought WHERE run_id = ?)",
-                (run, run),
-            )
-            connection.execute(
-                "UPDATE passage_mark SET upto = ?, settled = 0 WHERE run_id = ? AND upto > ?",
-                (last, run, last),
+                "UPDATE passage_mark SET upto = -1, settled = false WHERE run_id = ?", (run,)
             )
             for _, again in triggers:
                 connection.execute(again)

@@ -204,9 +204,8 @@ def checkpoints(connection: Connection) -> list[Checkpoint]:
     table = tables.checkpoint.c
     columns = (*_SIGNED, "signature", "body")
     query = sa.select(*(table[name] for name in columns)).order_by(table.number)
-    return [
-        Checkpoint(*row[:-1], verified=was_verified(row[-1])) for row in connection.execute(query)
-    ]
+    rows = [tuple[Any, ...](row) for row in connection.execute(query)]
+    return [Checkpoint(*signed, verified=was_verified(body)) for *signed, body in rows]
 
 
 def stored_checkpoint(connection: Connection, number: int | None = None) -> Checkpoint:
@@ -223,7 +222,7 @@ def stored_checkpoint(connection: Connection, number: int | None = None) -> Chec
     if row is None:
         which = "no checkpoint" if number is None else f"no checkpoint {number}"
         raise LedgerError(f"there is {which} yet: `secateur audit checkpoint` makes one")
-    *signed, body, heads = row
+    *signed, body, heads = tuple[Any, ...](row)
     try:
         return Checkpoint(*signed, heads=heads_of(heads), verified=was_verified(body))
     except (ValueError, TypeError, AttributeError):
