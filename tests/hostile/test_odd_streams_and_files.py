@@ -91,7 +91,11 @@ def called(*words: str, **surroundings: str) -> subprocess.CompletedProcess[byte
     ids=str,
 )
 def test_a_run_ends_well_where_the_stream_lacks_its_signs(surroundings: dict[str, str]):
-    done = called("run", "my_agent.py:agent", "größer ✓ 🌱", "--db", "x.db", **surroundings)
+    Path("tasks.jsonl").write_text('{"task": "größer ✓ 🌱"}\n', "utf-8")
+    tasks = ("--tasks", "tasks.jsonl", "--db", "x.db")
+    done = called("run", "my_agent.py:agent", *tasks, **surroundings)
+    assert done.returncode == 0, done.stderr
+    done = called("run", "my_agent.py:agent", "312", "--db", "y.db", **surroundings)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
     assert rb"\u2713" in done.stdout
     done = called("audit", "runs", "--db", "x.db", "--json", **surroundings)
@@ -105,11 +109,16 @@ def test_a_run_ends_well_where_the_stream_lacks_its_signs(surroundings: dict[str
     assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
 
 
-def ledger_of(secateur, runs: int) -> None:
-    tasks = "".join(json.dumps({"task": f"{n} " * 200}) + "\n" for n in range(runs))
-    Path("tasks.jsonl").write_text(tasks)
-    code, _, err = secateur("run", "my_agent.py:agent", "--tasks", "tasks.jsonl", "--db", "x.db")
-    assert code == 0, err
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> str:
+    """A ledger with a run in it."""
+    folder = tmp_path_factory.mktemp("ledger")
+    (folder / "my_agent.py").write_text(AGENT)
+    (folder / "lazily.py").write_text("measure = len\n")
+    db = str(folder / "x.db")
+    words = ("run", str(folder / "my_agent.py:agent"), "3 1 2", "--db", db)
+    assert called(*words, SECATEUR_MODEL=str(tiny_checkpoint)).returncode == 0
+    return db
 
 
 @pytest.mark.parametrize(
@@ -128,9 +137,8 @@ def ledger_of(secateur, runs: int) -> None:
     ],
     ids=" ".join,
 )
-def test_whoever_reads_no_further_is_not_told_of_it(secateur, words: list[str]):
-    ledger_of(secateur, 2)
-    start, env = command(*words, **({} if words[0] != "audit" else {"SECATEUR_DB": "x.db"}))
+def test_whoever_reads_no_further_is_not_told_of_it(ledger: str, words: list[str]):
+    start, env = command(*words, SECATEUR_DB=ledger)
     process = subprocess.Popen(start, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.close()
@@ -143,9 +151,8 @@ def test_whoever_reads_no_further_is_not_told_of_it(secateur, words: list[str]):
     [["audit", "export", "--all"], ["audit", "runs"], ["models"], ["policy", "check", "strict"]],
     ids=" ".join,
 )
-def test_a_full_disk_is_told_in_one_line(secateur, words: list[str]):
-    ledger_of(secateur, 1)
-    start, env = command(*words, SECATEUR_DB="x.db")
+def test_a_full_disk_is_told_in_one_line(ledger: str, words: list[str]):
+    start, env = command(*words, SECATEUR_DB=ledger)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(start, env=env, stdout=full, stderr=subprocess.PIPE, timeout=200)
         assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
@@ -233,7 +240,7 @@ def test_corpora_word_lists_and_keys_are_read_with_their_mark(encoding: str, tmp
     records = [json.dumps({"text": f"{odd}{n}"}, ensure_ascii=False) for n in range(3)]
     (tmp_path / "c.jsonl").write_bytes(marked("\r\n".join(records), encoding))
     read = list(read_records([str(tmp_path / "c.jsonl")]))
-    assert [found.text for found in read] == [f"{odd}{n}" for n in range(3)]
+    assert [found.plain for found in read] == [f"{odd}{n}\n" for n in range(3)]
     (tmp_path / "words.txt").write_bytes(marked(f"{odd}\t2\r\nb\n", encoding))
     assert read_words(tmp_path / "words.txt") == {odd: 2.0, "b": 1.0}
     key = SigningKey.generate(tmp_path / "key")
@@ -324,7 +331,7 @@ def test_until_today_holds_what_ran_today(secateur):
     with AuditLog("x.db") as audit:
         today = datetime.fromisoformat(audit.runs()[0].started_at).date()
         assert len(audit.runs(since=today, until=today)) == 1
-        assert len(audit.search(since=today, until=today)) == 4
+        assert len(audit.search(since=today, until=today)) == 3
         assert len(audit.runs(until=today - timedelta(days=1))) == 0
         (run,) = audit.run_ids()
         assert len(audit.events(run, until=today)) == len(audit.events(run))
