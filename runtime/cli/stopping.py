@@ -24,8 +24,8 @@ async def stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) 
     """What comes of the runs, until somebody presses Ctrl-C.
 
     Then they are cancelled, and wait for tool calls that are under way. Pressed once more, no call
-    is waited for: it is unknown. Where even that does not end the process, it is ended, with
-    ``last_line`` and the exit code 130.
+    is waited for: it is unknown, and the process ends with ``last_line`` and the exit code 130, at
+    the latest when what was given up has had its time.
     """
     task = asyncio.current_task()
     known = signal.getsignal(signal.SIGINT)
@@ -37,6 +37,7 @@ async def stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) 
 
     def end() -> None:
         _say(f"error: {last_line()}")
+        sys.stdout.flush()
         os._exit(130)
 
     def press(number: int, frame: FrameType | None) -> None:
@@ -57,8 +58,9 @@ async def stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) 
     try:
         return await runs
     finally:
-        if pressed < 2:
-            signal.signal(signal.SIGINT, known)
+        if pressed > 1:  # a thread that goes on, or a task that will not end, holds nothing up
+            end()
+        signal.signal(signal.SIGINT, known)
 
 
 def _waits_for(loop: asyncio.AbstractEventLoop) -> str:
