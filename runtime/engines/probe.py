@@ -130,7 +130,7 @@ class Probe:
                     for event in events:
                         yield event
                     feed.progress()
-                    events = await feed.read()
+                    events = [] if feed.ended else await feed.read()
         except EngineError as error:
             raise _failure(error, COMPLETIONS) from None
 

@@ -369,3 +369,12 @@ async def test_no_answer_holds_up_a_judge_or_passes_for_clean(
         (outcome,) = await asyncio.to_thread(judge.attempt, ["you fool"])
     assert isinstance(outcome, Untagged)
     assert "\n" not in outcome.reason
+
+
+async def test_a_stream_that_comes_in_one_piece_is_measured_to_its_end(
+    server: RawServer, folder: Path
+) -> None:
+    async with serving(server) as url, asyncio.timeout(DEADLINE_S):
+        report = await check_server(url, folder)
+    (latency,) = [check for check in report.checks if check.name == "latency"]
+    assert latency.ok

@@ -134,9 +134,19 @@ class Feed:
     """
 
     __slots__ = (
-        "_content", "_due", "_ended", "_idle", "_limit", "_loop", "_read_at", "_response", "_rest",
-        "_timer", "_waiting", "_wire",
-    )  # fmt: skip
+        "_content",
+        "_due",
+        "_idle",
+        "_limit",
+        "_loop",
+        "_read_at",
+        "_response",
+        "_rest",
+        "_timer",
+        "_waiting",
+        "_wire",
+        "ended",
+    )
 
     def __init__(self, wire: "Wire", response: aiohttp.ClientResponse, due: float) -> None:
         """``due`` is when the first token must be here, on the event loop's clock."""
@@ -144,7 +154,8 @@ class Feed:
         self._response = response
         self._content = response.content
         self._rest = bytearray()
-        self._ended = False
+        self.ended = False
+        """Whether the server has said that the stream is over."""
         self._idle = 0
         self._loop = asyncio.get_running_loop()
         self._limit = wire.patience.first_s
@@ -160,7 +171,7 @@ class Feed:
         Raises :class:`EngineError` when the connection breaks, brings no token for too long, or
         what comes is no stream of events.
         """
-        if self._ended:
+        if self.ended:
             raise self._wire.lost(None)
         self._due += self._loop.time() - self._read_at  # what the reader took is not the server's
         if self._timer.when() > self._due:  # the reader took long
@@ -178,8 +189,8 @@ class Feed:
                 self._idle += len(data)
                 if self._idle > _MOST_IDLE:
                     raise self._wire.fault(f"sent {_MOST_IDLE >> 20} MiB without a token")
-                events, self._ended = self._split(data)
-                if events or self._ended:
+                events, self.ended = self._split(data)
+                if events or self.ended:
                     return events
         finally:
             self._waiting = False
