@@ -4,6 +4,7 @@ A program that embeds Secateur decides with ``logging`` what is shown; nothing i
 warnings. Every line carries the run's id, and the thought's where there is one.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from ..gates.visible import visible
 from .redaction import redacted
 
 __all__ = ["get_logger", "show_logs"]
@@ -28,9 +30,13 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
             structlog.stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _redact,
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_spelt),
         ],
     ).bind()  # once, for what is bound at each line costs more than a line that nobody reads
+
+
+def _spelt(line: Any, **options: Any) -> str:
+    return visible(json.dumps(line, **options))
 
 
 def show_logs(verbose: bool) -> None:

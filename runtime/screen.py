@@ -190,6 +190,10 @@ class Words(Text):
             spans=spans,
         )
 
+    @classmethod
+    def assemble(cls, *parts: Any, **options: Any) -> "Words":
+        return cast("Words", super().assemble(*parts, **options))
+
     def append(self, text: Text | str, style: str | Style | None = None) -> "Words":
         return cast(
             "Words", super().append(visible(text) if isinstance(text, str) else text, style)

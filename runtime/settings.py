@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ class Settings(BaseSettings):
 
 
 class _File(TomlConfigSettingsSource):
-    def _read_file(self, file_path: Path) -> dict[str, Any]:
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         found = tomllib.loads(decoded(file_path.read_bytes()))
         if "vllm_python" in found:
             raise SettingsError(

@@ -142,7 +142,7 @@ def run(
     runnable = _load(agent, max_tokens)
     wanted = [_Task(task, seed)] if task is not None else _read_tasks(tasks or Path(), seed)
     settings = Settings()
-    origin = {
+    origin: dict[str, Any] = {
         "agent": _agent_anywhere(agent),
         "engine": settings.server(engine),
         "model": _model_anywhere(model or settings.model),

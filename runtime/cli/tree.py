@@ -77,7 +77,8 @@ class TreeView:
             shown = len(shortened(because(item) or "", reason)) if reason else 0
             line = self._line(guide, item, width, max(shown - over, min(shown, _LEAST)))
         line.truncate(columns, overflow="ellipsis")
-        return line.append_text(id)
+        line.append_text(id)
+        return line
 
     def _line(self, guide: str, item: Drawn, width: int, reason: int) -> Words:
         """The line but for its id, with so many characters of the text and of the reason."""

@@ -372,3 +372,20 @@ def test_cells_that_a_spreadsheet_would_run_are_texts(hostile_ledger, secateur):
     assert head == ["'=x", "n"]
     said = [cell if cell in ("plain", "a=b") else f"'{visible(cell)}" for cell in cells]
     assert rows == [[cell, "-1.5"] for cell in said]
+
+
+def test_the_stand_alone_verifier_spells_what_a_ledger_holds(tmp_path: Path):
+    db = tmp_path / "x.jsonl"
+    heading = {"export": "secateur", "schema": 1, "revision": "0", "complete": True}
+    names = ("run_id", "seq", "at", "kind", "actor", "thought_id", "body", "blobs")
+    event = dict.fromkeys((*names, "prev_hash", "hash"), HOSTILE) | {"table": "event", "seq": 0}
+    lines = [json.dumps(each, ensure_ascii=False) for each in (heading, event)]
+    db.write_text("\ufeff" + "\n".join(lines) + "\n", "utf-8")
+    verifier = ROOT / "runtime" / "ledger" / "integrity" / "verifier.py"
+    for words in ([db], [db, "--run", HOSTILE], [tmp_path / HOSTILE.replace("/", "")]):
+        done = subprocess.run(
+            [sys.executable, verifier, *words], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode != 0
+        assert "Traceback" not in done.stderr
+        assert not acting_in(done.stdout + done.stderr)

@@ -32,7 +32,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 EVENT = (
     "run_id", "seq", "kind", "at", "monotonic_ns", "actor", "thought_id", "attempt", "digests",
@@ -262,8 +262,14 @@ def signed(public: bytes, message: bytes, signature: bytes) -> bool:
 
 def refuse(message: str) -> NoReturn:
     """What was asked cannot be done."""
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}", sys.stderr)
     sys.exit(2)
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """One line; what acts on a screen, or hides on it, is spelt, for a ledger may hold anything."""
+    shown = (c if c.isascii() and c.isprintable() else ascii(c)[1:-1] for c in text)
+    print("".join(shown), file=stream)
 
 
 def lenient(raw: bytes) -> str:
@@ -302,7 +308,7 @@ def from_lines(path: Path) -> sqlite3.Connection:
     for table, columns in TABLES.items():
         db.execute(f"CREATE TABLE {table} ({', '.join(columns)})")
     heading = False
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
@@ -717,7 +723,7 @@ def verify(
 
 def read_json(path: str, what: str) -> Row:
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         if not isinstance(found, dict) or not str(found.get("format")).startswith("secateur-"):
             raise ValueError("another format")
     except (OSError, ValueError) as error:
@@ -739,7 +745,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     key = given.key
     if key is not None and Path(key).is_file():
-        key = Path(key).read_text(encoding="ascii")
+        key = Path(key).read_text(encoding="utf-8-sig")
     kept = read_json(given.checkpoint, "checkpoint") if given.checkpoint else None
     proof = read_json(given.proof, "proof") if given.proof else None
     if not given.ledger.is_file():
@@ -748,14 +754,14 @@ def main(arguments: list[str] | None = None) -> int:
     key = None if key is None else key.strip().lower()
     events, runs, wrong = verify(db, given.run, kept, proof, key)
     for run, reason in wrong:
-        print(f"damaged: {'' if run is None else f'run {run}: '}{reason}")
+        say(f"damaged: {'' if run is None else f'run {run}: '}{reason}")
     if not wrong:
         told = "is as it was" if events == 1 else "are as they were"
         print(f"fine: {some(events, 'event')} of {some(runs, 'run')} {told} written")
     for name, said in (("checkpoint", kept), ("proof", proof and proof["checkpoint"])):
         if said is not None:
             how = "" if said["body"].get("verified") else ", without verifying what was new"
-            print(f"the {name} of {said['body']['at']} is signed with {said['body']['key']}{how}")
+            say(f"the {name} of {said['body']['at']} is signed with {said['body']['key']}{how}")
     return 1 if wrong else 0
 
 
