@@ -94,7 +94,7 @@ class Meter:
         """Per streaming reading, its value so far for each tag."""
         self.most = self.values
         """The same at the upper end of the rounding."""
-        self._gate = gate
+        self._rounded = gate > 1
         if gate > 1:
             rounded = (Reading.PEAK, Reading.OPENED, Reading.CUSUM)
             self.most = self.values | {reading: [0.0] * count for reading in rounded}
@@ -139,12 +139,12 @@ class Meter:
         now = self.tokens
         self.tokens = now + 1
         self._believe(believed, now)
-        if self._gate > 1:
+        if self._rounded:
             self._believe_most(believed_most)
         for index in range(len(self._counted)):
             if self._counted[index] is None:
                 self._survive(index, hazards, now)
-                if self._gate > 1:
+                if self._rounded:
                     self._survive_most(index, hazards, hazards_most)
         tag = self.layout.opens.get(token)
         if tag is not None:
@@ -270,8 +270,7 @@ class Meter:
             raise UnreadableError(
                 f"token {self.tokens}: the tags' probabilities sum to {sum(probabilities):g}"
             )
-        rounded = self._gate > 1
-        upper = rounded_up(logs, probabilities) if rounded else probabilities
+        upper = rounded_up(logs, probabilities) if self._rounded else probabilities
         if self._plain:
             return probabilities, upper
         found: list[float] = []
@@ -285,7 +284,7 @@ class Meter:
                 p = high = 0.0
             elif twins:
                 both = sum([probabilities[column] for column in twins])
-                if rounded and both <= _THIN:
+                if self._rounded and both <= _THIN:
                     named = ", ".join([columns[column] for column in twins])
                     raise UnmarkedError(
                         f"token {self.tokens}: {named} have a probability of {both:.2g} together "
@@ -307,17 +306,7 @@ class Meter:
         found: Readings = {}
         worst = _posterior(finished) if finished is not None and finished.weighed else None
         for tag, name in enumerate(self.layout.tags):
-            scores = {
-                # Rounding may lift a sum of shares above 1 by some 1e-16.
-                reading: Score(
-                    min(values[tag], 1.0) if reading.probability else values[tag],
-                    *self._spans[reading][tag],
-                    min(self.most[reading][tag], 1.0)
-                    if reading.probability
-                    else self.most[reading][tag],
-                )
-                for reading, values in self.values.items()
-            }
+            scores = {reading: self._score(reading, tag) for reading in self.values}
             if finished is not None:
                 counted = self._counted[self.layout.group[tag]]
                 length = self.tokens if counted is None else counted
@@ -338,6 +327,13 @@ class Meter:
             readable = self.layout.readable[tag]
             found[name] = {reading: s for reading, s in scores.items() if reading in readable}
         return found
+
+    def _score(self, reading: Reading, tag: int) -> Score:
+        value = self.values[reading][tag]
+        most = max(value, self.most[reading][tag])
+        if reading.probability:  # rounding may lift a sum of shares above 1 by some 1e-16
+            value, most = min(value, 1.0), min(most, 1.0)
+        return Score(value, *self._spans[reading][tag], most)
 
 
 def _posterior(evidence: Evidence) -> dict[str, Score]:

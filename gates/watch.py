@@ -96,12 +96,15 @@ class InForce:
             for number, action in enumerate(comes_to)
             if gate > 1 and number not in unlocked | without
         }
+        # What is read on may turn out Broken too. Of locked rules, only one that asks waits.
+        all_before = bars | {policy.broken("").action} if bars else bars
         for number, rule in enumerate(found):
             if number in without or (rule.scope == "action" and scope != "action"):
                 continue
             if rule.tag not in layout.places:
                 raise UnreadableError(f"rule '{rule}': the model has no tag {rule.tag!r}")
             action, locked = comes_to[number], number not in unlocked
+            before = bars if action is Action.ESCALATE else ()
             rules.append(_Rule(number, rule, action, locked))
             tag, raw = layout.places[rule.tag], policy.raw(rule)
             if not layout.readable[tag] >= {rule.reading, raw}:
@@ -110,8 +113,7 @@ class InForce:
             calibration = policy.calibrations[rule.tag] if calibrated else None
             if raw is Reading.POSTERIOR:
                 weighed.add(rule.tag)
-            asks = not locked or action is Action.ESCALATE
-            if action.keeps or (asks and not all(map(action.binds, bars))):
+            if action.keeps or not all(map(action.binds, before if locked else all_before)):
                 continue
             if raw is Reading.POSTERIOR:
                 convicting.append(_Conviction(number, rule.tag, rule.at, calibration))

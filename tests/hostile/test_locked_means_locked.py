@@ -83,11 +83,22 @@ def evidences(draw: st.DrawFn) -> Evidence:
         chosen=np.full(len(path), -1, dtype=np.float16),
         belief=np.array([token.belief for token in path], dtype=np.float16),
     )
+    if draw(st.booleans()):
+        made.belief[draw(st.integers(0, len(path) - 1)), 0] = np.nan
     if not draw(st.booleans()):
         return made
     named = draw(st.sampled_from([TAGS, TAGS[:1]]))
     terms = {tag: draw(TERM) for tag in named}
     return made.with_sentences((SentenceScore(0, len(path), draw(TERM), terms, dict(terms)),))
+
+
+def test_what_is_broken_at_the_end_is_not_tried_again_before_it():
+    made = make(
+        [peak(0.5, "flag"), {"tag": "deceit", "reading": "posterior", "at": 0.5, "action": "flag"}],
+        contexts={"fiction": {"rules": [peak(0.1, "resample", retries=1)]}},
+    )
+    assert isinstance(decide(made, seen(0.2, 0.1), SPANS), Broken), "no posterior was made"
+    assert isinstance(decide(made, seen(0.2, 0.1), SPANS, context="fiction"), Broken)
 
 
 def make(rules: Sequence[dict], **rest: Any) -> Policy | None:
@@ -110,7 +121,7 @@ def test_nothing_that_is_added_makes_a_locked_outcome_less_strict(
 ):
     alone = make(locked)
     more = make([*others, *locked], contexts={"fiction": {"rules": added}} if added else {})
-    if alone is None or more is None:
+    if alone is None or more is None or not locked:
         return
     how = {"scope": scope, "attempt": attempt}
     floor = decide(alone, evidence, SPANS, **how).action
@@ -124,7 +135,7 @@ def test_nothing_that_is_added_makes_a_locked_outcome_less_strict(
 def test_the_stream_holds_to_the_locks_too(locked, added, path, attempt):
     alone = make(locked)
     more = make(locked, contexts={"fiction": {"rules": added}} if added else {})
-    if alone is None or more is None:
+    if alone is None or more is None or not locked:
         return
 
     def streamed(policy: Policy, context: str | None) -> Verdict | Broken:
