@@ -105,12 +105,10 @@ class Tool:
             raise ToolError(
                 f"tool {name!r} is a generator, which acts bit by bit: return its answer"
             )
-        direct = isinstance(function, functools.partial | type) or inspect.isroutine(function)
         try:
             hints = get_type_hints(plain)
             parameters = inspect.signature(function).parameters
-            checking = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
-            checked = checking(function if direct else function.__call__)
+            checked = _checked(function, plain)
         except Exception as error:
             raise ToolError(f"tool {name!r} cannot be checked: {reason(error)}") from None
         takers = [taker for taker in parameters if hints.get(taker) is Workspace]
@@ -166,6 +164,27 @@ class Tool:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         return ToolError(f"tool {self.name!r}: argument {where!r}: {fault['msg']}")
+
+
+def _checked(function: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with its arguments checked first.
+
+    It is not called by pydantic, whose frames a thread that is still in a tool when the process
+    ends would tear down: the process would be aborted.
+    """
+
+    def given(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    functools.update_wrapper(given, plain)
+    vars(given)["__signature__"] = inspect.signature(function)
+    taken = validate_call(config=ConfigDict(arbitrary_types_allowed=True))(given)
+
+    def call(**arguments: Any) -> Any:
+        args, kwargs = taken(**arguments)
+        return function(*args, **kwargs)
+
+    return functools.update_wrapper(call, plain)
 
 
 def _bare(function: Any) -> Any:

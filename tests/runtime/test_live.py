@@ -234,3 +234,32 @@ def test_a_picture_shows_what_changed_last() -> None:
     assert not picture.changed
     assert re.search(r"100 thoughts: 97 kept, 3 dropped", drawn.get())
     assert "3 folded: 3 dropped" in drawn.get() or drawn.get().count("lost") == 3
+
+
+LATE = '''
+import time
+from secateur import Agent, Call, act, split
+from secateur.agents.tool import Tool
+
+
+def slowly(word: str) -> str:
+    """Look up now and then."""
+    while True:
+        time.sleep(0.001)
+
+
+agent = Agent(
+    "late",
+    split(lambda scene: [("a", 1)])
+    >> act([Tool.of(slowly, timeout=0.1)], calls=lambda text: Call("slowly", {"word": text})),
+)
+'''
+
+
+def test_a_tool_that_never_ends_does_not_change_how_the_command_ends(
+    place: Path, environment: dict[str, str]
+) -> None:
+    (place / "late.py").write_text(LATE)
+    code, out, err = Running(place, environment, "late.py:agent", "x", "--json").end()
+    assert (code, err) == (1, "")
+    assert json.loads(out)["status"] == "escalated"
