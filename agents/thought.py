@@ -78,28 +78,29 @@ class Thought:
 
 
 class Shown(Mapping[str, Thought]):
-    """The run's thoughts by id, as functions see them; those that were cut, or wait, are not
-    there."""
+    """What led to some thoughts, by id, as functions see it: the same whenever one looks, whatever
+    else the run has made meanwhile."""
 
-    __slots__ = ("_thoughts",)
+    __slots__ = ("_ends", "_thoughts")
 
-    def __init__(self, thoughts: Mapping[str, Thought]) -> None:
-        self._thoughts = thoughts
+    def __init__(self, ends: Sequence[Thought], thoughts: Mapping[str, Thought]) -> None:
+        self._ends, self._thoughts = ends, thoughts
 
     def __getitem__(self, id: str) -> Thought:
-        thought = self._thoughts[id]
-        if thought.status in _JUDGED_OUT:
-            raise KeyError(id)
-        return thought.shown
+        return self._thoughts[id].shown
 
     def __iter__(self) -> Iterator[str]:
-        return (id for id, t in self._thoughts.items() if t.status not in _JUDGED_OUT)
+        seen: dict[str, None] = {}
+        due = [end.id for end in reversed(self._ends)]
+        while due:
+            id = due.pop()
+            if id not in seen:
+                seen[id] = None
+                due += reversed(self._thoughts[id].parents)
+        return iter(seen)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-_JUDGED_OUT = (Status.PRUNED, Status.ESCALATED)
 
 
 class Lineage(Sequence[Thought]):
@@ -140,7 +141,7 @@ class Scene:
     lineage: Sequence[Thought]
     """From the task to the first parent, in order."""
     known: Mapping[str, Thought] = field(default_factory=dict, repr=False, compare=False)
-    """The run's thoughts so far, by id, without those that were cut or wait."""
+    """What led to the parents, by id, themselves included."""
 
     def parents_of(self, thought: Thought) -> tuple[Thought, ...]:
         """What a thought was made of: a merge has several parents, of which ``lineage`` shows

@@ -40,8 +40,8 @@ class Recording:
     def scene(self, parents: tuple[Thought, ...]) -> Scene:
         """The parents with all that led to the first of them, without what the gate or a reviewer
         said of them."""
-        known = Shown(self.thoughts)
         parents = tuple(parent.shown for parent in parents)
+        known = Shown(parents, self.thoughts)
         return Scene(self.task, parents, Lineage(parents[0], known), known)
 
     def made(

@@ -38,7 +38,7 @@ class Tempted:
             model_digest="1" * 64,
             tokenizer_digest="2" * 64,
             vocabulary=BoundVocabulary(vocabulary, ids),
-            context_length=4_000,
+            context_length=1_000_000,
         )
 
     def encode(self, pieces: Sequence[Piece]) -> list[int]:

@@ -47,7 +47,7 @@ def policy(action: str, reading: str = "peak", **given: Any) -> Policy:
 def everything(scene: Any) -> str:
     """A user's function that tells all it can see."""
     parents = [scene.parents_of(thought) for thought in scene.parents]
-    seen = [scene.parents, list(scene.lineage), dict(scene.known), parents, scene, scene.error]
+    seen = [scene.parents, list(scene.lineage), dict(scene.known), parents, scene.error]
     return f"{seen!r}\nnow write\n"
 
 
@@ -99,6 +99,7 @@ def place(tempted, tmp_path: Path) -> Callable[..., Any]:
             for secret in secrets(by):
                 assert secret not in prompt
         assert engine.prompts
+        assert not [t.reason for t in result.thoughts if t.hopeless], "a prompt was never asked"
         for file in (tmp_path / name).rglob("*"):
             assert not any(secret in file.read_text() for secret in secrets(by))
         return result
@@ -140,7 +141,10 @@ async def test_a_function_that_tells_all_it_sees_tells_nothing_of_it(place, acti
         >> act([note_down], calls=calls)
         >> generate("{text} {texts} {value} {error}\n")
     )
-    await place(plan, policy(action), wordy)
+    result = await place(plan, policy(action), wordy)
+    if action in ("flag", "escalate"):  # the others cut every try at the first thought
+        assert result.status is RunStatus.DONE
+        assert told.heard
     for said in told.heard:
         assert not any(secret in said for secret in secrets(policy(action)))
 
@@ -240,5 +244,6 @@ async def test_whatever_the_policy_no_prompt_tells_of_it(
             for place, thought in enumerate(result.waiting):
                 await decide(ledger, thought.id, approve=place % 2 == 0, by=note, reason=note)
         result = await agent.resume(result.run_id, **here)
+    assert not [t.reason for t in result.thoughts if t.hopeless], "a prompt was never asked"
     for prompt in engine.prompts:
         assert not any(secret in prompt for secret in (first, second, note, "0.37", "0.6"))
