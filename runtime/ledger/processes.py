@@ -94,12 +94,11 @@ def _result(said: _Said) -> tuple[int, Any]:
 
 def _started() -> subprocess.Popen[bytes]:
     # A group of its own: Ctrl-C is for the process that started it, which ends it then.
-    apart = {"process_group": 0} if os.name == "posix" else {}
     return subprocess.Popen(
         [sys.executable, "-c", _START],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        **apart,
+        process_group=0 if os.name == "posix" else None,
     )
 
 
