@@ -7,7 +7,7 @@ The names below are the front door. They load on first use, so that importing on
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = {
     # what a user writes
