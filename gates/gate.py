@@ -204,15 +204,16 @@ class StreamGate:
 
     def _take(self, token: TokenLike) -> Verdict | None:
         here = len(self._ids)
-        if not (isinstance(token.id, int) and isinstance(token.text, str)):
-            self._fault = f"token {here}: its id or its text has the wrong type"
-            raise UnreadableError(self._fault)  # there is nothing else to store of it
-        row, sampler_row, fault = self._pack(token)
-        place = None if self._sentences is None else self._sentences.step(token.id, token.text)
-        start = None if place is None else place.start
         held, self._held = self._held, None
         if held is not None:
             self._mark(held[0], held[1])
+        if not (isinstance(token.id, int) and isinstance(token.text, str)):
+            fault = f"token {here}: its id or its text has the wrong type"
+            self._fault = fault if held is None else None  # what came first is said
+            raise UnreadableError(fault) if held is None else held[2]
+        row, sampler_row, fault = self._pack(token)
+        place = None if self._sentences is None else self._sentences.step(token.id, token.text)
+        start = None if place is None else place.start
         if start is not None:
             self._mark(here, start)
         self._ids.append(int(token.id))

@@ -364,6 +364,7 @@ def read(
     """
     layout = Layout.of(vocabulary)
     check_shapes(evidence, layout)
+    check_starts(evidence, layout)
     check_sentences(evidence.sentences, (), len(evidence.token_ids), evidence.gate)
     meter = Meter(layout, evidence.gate)
     for row in rows(evidence):
@@ -426,7 +427,6 @@ def check_shapes(evidence: Evidence, layout: Layout) -> None:
             )
     if len(evidence.offsets) != tokens:
         raise UnreadableError(f"evidence: {len(evidence.offsets)} offsets for {tokens} tokens")
-    check_starts(evidence, layout)
     if any(not 0 <= start < tokens for start in evidence.starts):
         raise UnreadableError(f"evidence: a sentence starts beyond its {tokens} tokens")
     if not set(evidence.lines or ()) <= set(evidence.starts):

@@ -144,6 +144,17 @@ def test_what_cannot_be_stored_is_stored_as_what_was_said_of_it(change, words):
     assert words in said.reason
 
 
+def test_a_rule_that_is_reached_before_any_line_begins_is_the_verdict_again():
+    rule = {"tag": "angry", "reading": "peak", "at": 0.5, "action": "prune"}
+    nothing = (-60000.0, -60000.0, -1.0)
+    said = again(policy(rule), MIXED, [Token(7, "\n", belief=nothing)])
+    assert said.cause.tag == "angry"
+    nothing, rule = (-60000.0, -60000.0, -60000.0), {**rule, "action": "flag"}
+    blank = Token(7, "", belief=nothing)
+    unread = again(policy(rule), MIXED, [blank, replace(blank, id=None)])
+    assert "so nothing was read" in unread.reason
+
+
 TERM = st.none() | st.floats(-70000, 0) | st.sampled_from([math.nan, math.inf, -math.inf, 1.0])
 
 
