@@ -3,7 +3,7 @@
 import os
 import sys
 
-from .runtime.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path[:1] in ([""], [os.getcwd()]):  # noqa: PTH109

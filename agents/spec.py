@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from ..gates.policy import Policy
 from ..gates.unicode import joined
 from .budget import Budget
-from .composition import Plan, Source
 from .errors import PlanError
 from .functions import check_plain
-from .operations import Act
+from .plans.composition import Plan, Source
+from .plans.operations import Act
 from .prompt import Sampling
 from .thought import Scene
 from .tool import Workspace

@@ -33,7 +33,8 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur import Agent, Budget, Ledger, Policy, Sampling, Vocabulary
-from secateur.agents.plan import Plan, generate, keep_best, operation, repeat, score, split
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.words import generate, keep_best, operation, repeat, score, split
 from secateur.agents.prompt import Piece, Special, Text
 from secateur.agents.thought import Scene
 from secateur.gates.evidence import Evidence

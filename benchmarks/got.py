@@ -31,16 +31,16 @@ from got_report import markdown, picture, table
 from rich.console import Console
 from rich.progress import Progress
 
-from secateur.agents.digits import parse_digits, sorting_errors
-from secateur.agents.paper import PlanName, intersecting, sorting
-from secateur.agents.sets import set_errors
+from secateur.agents.ready.digits import parse_digits, sorting_errors
+from secateur.agents.ready.paper import PlanName, intersecting, sorting
+from secateur.agents.ready.sets import set_errors
 from secateur.agents.spec import AgentSpec
 from secateur.gates.errors import SecateurError
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.opening import open_engine
 from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.run import RunResult
 
 SIDE_BY_SIDE = 64
 """Runs at the same time, so that the engine's batch of 64 is full under every plan."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from secateur.pretraining.measures import Figure, Rate, bootstrap
-from secateur.pretraining.measures import mean as average
+from secateur.pretraining.evaluation.measures import Figure, Rate, bootstrap
+from secateur.pretraining.evaluation.measures import mean as average
 
 if TYPE_CHECKING:
     from got import Cell

@@ -43,7 +43,8 @@ from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
 from secateur.runtime.engines.protocol import EngineInfo
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import ModelIntent, RunStart, ThoughtRecord
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 BATCH = 100
 RUNS = 8

@@ -28,13 +28,13 @@ from secateur.gates.verdict import Judgement
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
 from secateur.runtime.engines.protocol import EngineInfo
 from secateur.runtime.ledger import connect, tables
-from secateur.runtime.ledger.appending import Clock, Known
 from secateur.runtime.ledger.chain import GENESIS
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
 from secateur.runtime.ledger.ledger import new_run_id
 from secateur.runtime.ledger.provenance import run_digests
-from secateur.runtime.ledger.runlog import RunLog
-from secateur.runtime.ledger.writer import Append, Writer
+from secateur.runtime.ledger.writing.appending import Clock, Known
+from secateur.runtime.ledger.writing.runlog import RunLog
+from secateur.runtime.ledger.writing.writer import Append, Writer
 
 __all__ = ["Made", "make"]
 

@@ -29,8 +29,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from secateur.runtime.ledger import connect, passages
+from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.reading.audit import AuditLog
+from secateur.runtime.ledger.search import index as passages
 
 ROUNDS = 200
 SAMPLED = 5

@@ -34,24 +34,24 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from secateur.agents.budget import Budget
 from secateur.agents.desk.agent import opsdesk
 from secateur.agents.desk.grammar import task_line
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.agents.prompt import Sampling, Special, Text
-from secateur.agents.spec import Budget
 from secateur.agents.thought import Scene
 from secateur.gates.control import BAN, BAN_BIAS
 from secateur.gates.gate import StreamGate
 from secateur.gates.policy import Policy
-from secateur.pretraining.desk import draw_task
-from secateur.pretraining.pressure import Split, draw_context
+from secateur.pretraining.corpus.stream.desk import draw_task
+from secateur.pretraining.corpus.stream.pressure import Split, draw_context
 from secateur.runtime.agent import Agent
-from secateur.runtime.engines.launch import plan_launch
 from secateur.runtime.engines.protocol import Request, Token
-from secateur.runtime.engines.server import VllmServer
-from secateur.runtime.engines.vllm import VLLMEngine
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.serving.launch import plan_launch
+from secateur.runtime.engines.vllm.serving.server import VllmServer
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.run import RunResult
 from secateur.runtime.settings import Settings
 
 TASK = "restart web and confirm it is up"

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secateur.agents.desk.grammar import task_line
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.agents.prompt import Sampling
 from secateur.agents.steering import Progress
 from secateur.agents.thought import Scene

@@ -16,7 +16,7 @@ from rich.text import Text
 from secateur import Agent, Ledger, LocalEngine, RunResult
 from secateur.agents.desk.aftermath import Aftermath, judge_sandbox
 from secateur.agents.desk.agent import opsdesk
-from secateur.runtime.cli.tree import render_tree
+from secateur.cli.tree import render_tree
 from secateur.runtime.settings import Settings
 
 TASK = (

@@ -1,7 +1,7 @@
 """Draw an agent's graph as Mermaid."""
 
 from secateur import Agent
-from secateur.agents.sort import sort
+from secateur.agents.ready.sort import sort
 
 agent = Agent.of(sort)
 

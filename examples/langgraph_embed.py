@@ -8,7 +8,7 @@ from typing import TypedDict
 from langgraph.graph import END, START, StateGraph
 
 from secateur import Agent, generate, keep_best, score
-from secateur.agents.digits import parse_digits, sorting_errors
+from secateur.agents.ready.digits import parse_digits, sorting_errors
 
 
 def errors(scene):

@@ -1,5 +1,5 @@
 from secateur import Agent, generate, keep_best, score
-from secateur.agents.digits import parse_digits, sorting_errors
+from secateur.agents.ready.digits import parse_digits, sorting_errors
 
 
 def errors(scene):

@@ -9,11 +9,12 @@ from .control import ALLOW, BAN, Control, forced_ids, logit_bias
 from .errors import PolicyError, SecateurError, UnreadableError, VocabularyError
 from .evidence import Evidence, SentenceScore
 from .gate import StreamGate, decide
-from .policy import ContextOverride, Policy, Rule, Scope, TagSetting
+from .policy import Policy
 from .posterior import NEGLIGIBLE, negligible
 from .reading import Reading
 from .readings import Score, read
 from .retry import BackUp, back_up
+from .rule import ContextOverride, Rule, Scope, TagSetting
 from .verdict import Action, Broken, Crossing, Judgement, Verdict
 from .vocabulary import Band, BoundVocabulary, Scheme, Tag, Vocabulary
 

@@ -6,14 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..agents.composition import Plan
+from ..agents.plans.composition import Plan
 from ..agents.spec import AgentSpec
 from ..agents.thought import Thought
 from ..gates.policy import Policy
 from .engines.protocol import Engine
+from .executor.resources import Parts
+from .executor.session import RunResult, Session
 from .ledger.ledger import Ledger
-from .parts import Parts
-from .run import RunResult, Session
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph

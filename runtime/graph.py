@@ -24,13 +24,13 @@ from langgraph.types import Command, StateSnapshot, interrupt
 from ..agents.spec import AgentSpec
 from ..agents.thought import Thought
 from ..gates.errors import SecateurError
-from .blocking import Background
-from .deciding import DecisionError, check_decision, decide
-from .history import History
+from .executor.blocking import Background
+from .executor.session import Session, read_task
 from .ledger.events import RunStatus
 from .ledger.ledger import Ledger, new_run_id
-from .resuming import read_run
-from .run import Session, read_task
+from .recovery.history import History
+from .recovery.resuming import read_run
+from .review.decisions import DecisionError, check_decision, decide
 
 __all__ = ["Connect", "ConnectLedger", "GraphError", "RunState", "Task", "compile_graph"]
 

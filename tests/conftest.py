@@ -204,7 +204,7 @@ def secateur(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Call the command as a user does: exit code, standard output, standard error."""
-    from secateur.runtime.cli import main
+    from secateur.cli import main
 
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["secateur", *map(str, words)])

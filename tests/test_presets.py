@@ -11,18 +11,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from typer.testing import CliRunner
 
-from secateur.agents.prompt import Special, Text
+from secateur.agents.prompt import Sampling, Special, Text
+from secateur.cli.commands import app
 from secateur.gates.control import ALLOW, BAN
 from secateur.gates.errors import VocabularyError
 from secateur.gates.evidence import LOG_FLOOR, Evidence
 from secateur.gates.reading import Reading
 from secateur.gates.readings import read
 from secateur.models.presets import Preset, PresetError, preset_of, presets
-from secateur.runtime.cli import app
 from secateur.runtime.engines.checkpoint import find_model, load_checkpoint
-from secateur.runtime.engines.launch import plan_launch
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
+from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.protocol import EngineError, Request, Token
+from secateur.runtime.engines.vllm.serving.launch import plan_launch
 
 torch.set_num_threads(1)
 VERIFIED = [preset for preset in presets().values() if preset.unverified is None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..plan import act, generate, repeat
+from ..plans.words import act, generate, repeat
 from ..prompt import Ids, Piece, Sampling, Text
 from ..spec import AgentSpec, Reading
 from ..thought import Scene, Thought

@@ -10,14 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from secateur.benchmarks.breaking import making
 from secateur.gates.verdict import Action
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import ErasedBlob, EventKind, RunStatus
 from secateur.runtime.ledger.integrity.checkpoints import Checkpoint, make_checkpoint
 from secateur.runtime.ledger.integrity.signing import SigningKey
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
-
-from . import making
 
 __all__ = ["CHECKED", "Attacker", "Row", "where", "write_ledger"]
 

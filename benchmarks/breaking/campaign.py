@@ -13,21 +13,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from secateur.benchmarks.breaking.clocks import turn_back_clocks
+from secateur.benchmarks.breaking.crowds import kill_crowds
+from secateur.benchmarks.breaking.databases import Database, PostgresPlace, SqlitePlace, open_place
+from secateur.benchmarks.breaking.disks import fill_disks
+from secateur.benchmarks.breaking.forking import wait_long
+from secateur.benchmarks.breaking.images import take_images
+from secateur.benchmarks.breaking.kills import kill_many
+from secateur.benchmarks.breaking.mutations import mutate_everything
+from secateur.benchmarks.breaking.races import race
+from secateur.benchmarks.breaking.refusals import refuse_everything
+from secateur.benchmarks.breaking.servers import kill_servers
+from secateur.benchmarks.breaking.tally import Tally
+from secateur.benchmarks.breaking.upgrades import kill_upgrades
 from secateur.runtime.engines.checkpoint import Checkpoint
-
-from .clocks import turn_back_clocks
-from .crowds import kill_crowds
-from .databases import Database, PostgresPlace, SqlitePlace, open_place
-from .disks import fill_disks
-from .forking import wait_long
-from .images import take_images
-from .kills import kill_many
-from .mutations import mutate_everything
-from .races import race
-from .refusals import refuse_everything
-from .servers import kill_servers
-from .tally import Tally
-from .upgrades import kill_upgrades
 
 __all__ = ["FULL", "QUICK", "Part", "Sizes", "run_campaign"]
 
@@ -78,7 +77,7 @@ QUICK = Sizes(
 _NEEDED_BY_VICTIMS = (
     "langgraph.checkpoint.memory",
     "langgraph.graph",
-    "secateur.runtime.engines.worker",
+    "secateur.runtime.engines.local.worker",
 )
 """What they would import one by one: here, so that a fork has it."""
 

@@ -11,14 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from secateur.agents.desk.sandbox import calls
+from secateur.benchmarks.breaking.journal import Key, Testimony, mark
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.gates.canonical import canonical_json
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.chain import GENESIS
 from secateur.runtime.ledger.events import EventKind
 from secateur.runtime.ledger.integrity import verification
-
-from .journal import Key, Testimony, mark
-from .tally import Tally
 
 __all__ = [
     "ACKNOWLEDGED",

@@ -6,14 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from secateur.agents.thought import Status
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import in_child
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.ledger.ledger import Clock, Ledger, new_run_id
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
 from secateur.runtime.ledger.reading.audit import AuditLog
-
-from . import making
-from .databases import Place
-from .forking import in_child
-from .tally import Tally
+from secateur.runtime.ledger.writing.appending import Clock
 
 __all__ = ["turn_back_clocks"]
 

@@ -16,17 +16,16 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.checks import ACKNOWLEDGED, CHAINS, UNHURT, check_runs, reading
+from secateur.benchmarks.breaking.databases import SqlitePlace
+from secateur.benchmarks.breaking.forking import fork, wait
+from secateur.benchmarks.breaking.journal import Journal, Testimony, listen, read
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.gates.errors import SecateurError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.integrity import verification
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
-
-from . import making
-from .checks import ACKNOWLEDGED, CHAINS, UNHURT, check_runs, reading
-from .databases import SqlitePlace
-from .forking import fork, wait
-from .journal import Journal, Testimony, listen, read
-from .tally import Tally
 
 __all__ = ["kill_crowds"]
 

@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.checks import check_runs, reading
+from secateur.benchmarks.breaking.databases import Place, PostgresPlace
+from secateur.benchmarks.breaking.forking import in_child
+from secateur.benchmarks.breaking.journal import Journal, listen, read
+from secateur.benchmarks.breaking.tally import Tally
+from secateur.benchmarks.breaking.victim import Errand, fill
 from secateur.gates.errors import SecateurError
 from secateur.runtime.ledger.errors import LedgerError
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
-
-from . import making
-from .checks import check_runs, reading
-from .databases import Place, PostgresPlace
-from .forking import in_child
-from .journal import Journal, listen, read
-from .tally import Tally
-from .victim import Errand, fill
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 __all__ = ["fill_disks"]
 

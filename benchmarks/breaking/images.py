@@ -15,15 +15,14 @@ import signal
 import time
 from pathlib import Path
 
+from secateur.benchmarks.breaking.checks import CHAINS, check_runs, reading
+from secateur.benchmarks.breaking.databases import SqlitePlace
+from secateur.benchmarks.breaking.forking import wait, wait_for
+from secateur.benchmarks.breaking.journal import read
+from secateur.benchmarks.breaking.tally import Tally
+from secateur.benchmarks.breaking.victim import Errand, send
 from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.integrity import verification
-
-from .checks import CHAINS, check_runs, reading
-from .databases import SqlitePlace
-from .forking import wait, wait_for
-from .journal import read
-from .tally import Tally
-from .victim import Errand, send
 
 __all__ = ["take_images"]
 

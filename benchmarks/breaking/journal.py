@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.runtime.ledger.events import EventKind, RunStart
-from secateur.runtime.ledger.ledger import Ledger, RunLog
+from secateur.runtime.ledger.ledger import Ledger
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 __all__ = ["Journal", "Key", "Testimony", "appending", "listen", "mark", "read"]
 

@@ -10,11 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, assert_never
 
-from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.ledger.events import ErasedBlob, EventKind
-from secateur.runtime.ledger.integrity import verification, verifier
-
-from .checks import (
+from secateur.benchmarks.breaking.checks import (
     ALONE,
     CHAINS,
     GOES_ON,
@@ -26,12 +22,15 @@ from .checks import (
     check_runs,
     reading,
 )
-from .databases import Place
-from .forking import wait, wait_for
-from .journal import Testimony, read
-from .points import Trap
-from .tally import Tally
-from .victim import Errand, Left, effects_of, send
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import wait, wait_for
+from secateur.benchmarks.breaking.journal import Testimony, read
+from secateur.benchmarks.breaking.points import Trap
+from secateur.benchmarks.breaking.tally import Tally
+from secateur.benchmarks.breaking.victim import Errand, Left, effects_of, send
+from secateur.runtime.engines.checkpoint import Checkpoint
+from secateur.runtime.ledger.events import ErasedBlob, EventKind
+from secateur.runtime.ledger.integrity import verification, verifier
 
 __all__ = ["kill_many"]
 

@@ -11,18 +11,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from secateur.benchmarks.breaking.attacker import CHECKED, Attacker, Row, where, write_ledger
+from secateur.benchmarks.breaking.checks import ALONE
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import in_child
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.chain import event_hash
 from secateur.runtime.ledger.events import EventKind
 from secateur.runtime.ledger.integrity import verification, verifier
 from secateur.runtime.ledger.integrity.checkpoints import Checkpoint
-from secateur.runtime.ledger.integrity.verification import Damage, DamageKind
-
-from .attacker import CHECKED, Attacker, Row, where, write_ledger
-from .checks import ALONE
-from .databases import Place
-from .forking import in_child
-from .tally import Tally
+from secateur.runtime.ledger.integrity.damage import Damage, DamageKind
 
 __all__ = ["mutate_everything"]
 

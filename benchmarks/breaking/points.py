@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from secateur.runtime.ledger.writer import Writer
-
-from .journal import Journal, appending
+from secateur.benchmarks.breaking.journal import Journal, appending
+from secateur.runtime.ledger.writing.writer import Writer
 
 __all__ = ["Points", "Trap", "install"]
 

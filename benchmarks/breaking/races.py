@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.checks import check_runs, reading
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import fork, in_child, wait
+from secateur.benchmarks.breaking.journal import Journal, Testimony, listen, read
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.gates.errors import SecateurError
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
-
-from . import making
-from .checks import check_runs, reading
-from .databases import Place
-from .forking import fork, in_child, wait
-from .journal import Journal, Testimony, listen, read
-from .tally import Tally
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 __all__ = ["race"]
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from secateur.benchmarks.breaking.attacker import write_ledger
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import in_child
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.integrity import verification
-
-from .attacker import write_ledger
-from .databases import Place
-from .forking import in_child
-from .tally import Tally
 
 __all__ = ["refuse_everything"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .campaign import Part
-from .databases import Database
+from secateur.benchmarks.breaking.campaign import Part
+from secateur.benchmarks.breaking.databases import Database
 
 __all__ = ["as_json", "broken", "markdown", "show"]
 

@@ -8,17 +8,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.checks import CHAINS, GOES_ON, check_effects, check_runs, reading
+from secateur.benchmarks.breaking.databases import PostgresPlace
+from secateur.benchmarks.breaking.forking import fork, wait, wait_for
+from secateur.benchmarks.breaking.journal import Journal, listen, read
+from secateur.benchmarks.breaking.tally import Tally
+from secateur.benchmarks.breaking.victim import Errand, effects_of, fill
 from secateur.gates.errors import SecateurError
 from secateur.runtime.ledger.integrity import verification
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
-
-from . import making
-from .checks import CHAINS, GOES_ON, check_effects, check_runs, reading
-from .databases import PostgresPlace
-from .forking import fork, wait, wait_for
-from .journal import Journal, listen, read
-from .tally import Tally
-from .victim import Errand, effects_of, fill
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 __all__ = ["kill_servers"]
 

@@ -6,17 +6,16 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.databases import Place
+from secateur.benchmarks.breaking.forking import fork, in_child, wait
+from secateur.benchmarks.breaking.journal import Journal
+from secateur.benchmarks.breaking.points import Points, Trap, install
+from secateur.benchmarks.breaking.tally import Tally
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.integrity import verification
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
-
-from . import making
-from .databases import Place
-from .forking import fork, in_child, wait
-from .journal import Journal
-from .points import Points, Trap, install
-from .tally import Tally
 
 __all__ = ["kill_upgrades"]
 

@@ -16,18 +16,18 @@ from pathlib import Path
 from signal import SIGKILL
 
 from secateur.agents.desk.agent import opsdesk
+from secateur.benchmarks.breaking import making
+from secateur.benchmarks.breaking.forking import fork
+from secateur.benchmarks.breaking.journal import Journal, listen
+from secateur.benchmarks.breaking.points import Points, Trap, install
 from secateur.gates.errors import SecateurError
 from secateur.gates.verdict import Action
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.engines.local import LocalEngine
+from secateur.runtime.engines.local.engine.engine import LocalEngine
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
-
-from . import making
-from .forking import fork
-from .journal import Journal, listen
-from .points import Points, Trap, install
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 __all__ = ["Errand", "Left", "effects_of", "fill", "send"]
 

@@ -14,15 +14,14 @@ import sqlalchemy as sa
 from breaking.forking import fork, in_child, wait
 
 from secateur import AuditLog, Ledger, LocalEngine
-from secateur.runtime.deciding import decide
+from secateur.benchmarks.resuming.cases import Case
+from secateur.benchmarks.resuming.points import Point, Points
 from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.history import History, read_history
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.ledger.waiting import waiting
-
-from .cases import Case
-from .points import Point, Points
+from secateur.runtime.ledger.reading.waiting import waiting
+from secateur.runtime.recovery.history import History, read_history
+from secateur.runtime.review.decisions import decide
 
 __all__ = ["Campaign", "FaultError", "Kill", "Tally", "warm"]
 
@@ -31,7 +30,7 @@ def warm() -> None:
     """Import and compute in the parent what every child would."""
     import langgraph.checkpoint.memory  # noqa: F401
 
-    import secateur.runtime.engines.worker
+    import secateur.runtime.engines.local.worker
     import secateur.runtime.graph  # noqa: F401
     from secateur.runtime.ledger.provenance import code_digest
 

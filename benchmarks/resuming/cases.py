@@ -7,7 +7,7 @@ from pathlib import Path
 from secateur import Agent, Call, Policy, Progress, Sampling, Scene, Workspace
 from secateur.agents.desk.agent import opsdesk
 from secateur.agents.desk.folder import Folder
-from secateur.agents.plan import act, aggregate, each, generate, keep_best, score, split
+from secateur.agents.plans.words import act, aggregate, each, generate, keep_best, score, split
 from secateur.agents.tool import tool
 from secateur.gates.canonical import digest
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.agents.tool import Tool, Workspace
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.ledger.writer import Writer
-from secateur.runtime.run import Session
+from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.executor.session import Session
+from secateur.runtime.ledger.writing.writer import Writer
 
 __all__ = ["Point", "Points"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
-from ..document import Document
+from ..corpus.document import Document
 from .tagger import Tagger, Untagged
 
 __all__ = ["Failure", "Given", "Tally", "in_batches", "tag_documents", "tagged_lines"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from ..document import Span
+from ..corpus.document import Span
 from .tagger import Outcome, Spans, Tagger, Untagged
 
 __all__ = ["CascadeTagger", "CombinedTagger", "How"]

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..document import Document
-from ..measures import Rate
+from ..corpus.document import Document
+from ..evaluation.measures import Rate
 from .apply import Failure, Given, tag_documents, tagged_lines
 from .oracle import OracleTagger
 from .tagger import Tagger, TaggerError

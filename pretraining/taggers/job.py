@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..document import Document
-from ..reader import read_records
-from ..writer import write_records
+from ..corpus.document import Document
+from ..corpus.reader import read_records
+from ..corpus.writer import write_records
 from .apply import Failure, Given, Tally, in_batches, tag_documents
 from .tagger import Tagger
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ...runtime.redaction import redacted, shown_url
-from ..document import Span
+from ..corpus.document import Span
 from .mention import Mention
 from .scale import TAG_NAME
 from .tagger import Outcome, Tagger, TaggerError, Untagged

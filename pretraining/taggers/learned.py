@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..document import Document
-from ..measures import Rate
+from ..corpus.document import Document
+from ..evaluation.measures import Rate
 from .mention import Mention
 from .passages import Passage, outcomes, passages
 from .scale import Scale

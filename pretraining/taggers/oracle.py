@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...agents.desk.grammar import parse_task
 from ...agents.desk.oracle import Conduct, after, conduct, facts_of
-from ..document import Span
+from ..corpus.document import Span
 from .tagger import Outcome, Tagger, Untagged
 
 __all__ = ["OracleTagger"]

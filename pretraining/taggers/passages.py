@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..document import Span
+from ..corpus.document import Span
 from .mention import Mention
 from .scale import Scale
 from .tagger import Outcome, Untagged

@@ -5,7 +5,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ..document import Span
+from ..corpus.document import Span
 from .units import Range
 
 __all__ = ["TAG_NAME", "Scale"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from ..measures import Rate
+from ..evaluation.measures import Rate
 from .apply import Tally
 from .compare import Comparison
 from .learned import CrossValidation

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...gates.errors import SecateurError
-from ..document import Span
+from ..corpus.document import Span
 
 __all__ = ["Outcome", "Spans", "Tagger", "TaggerError", "Untagged", "UntaggedError"]
 

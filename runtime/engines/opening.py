@@ -14,11 +14,11 @@ def open_engine(engine: str, model: str | Path) -> Engine:
     Raises :class:`EngineError` for anything else, and for what cannot be loaded or reached.
     """
     if engine == "local":
-        from .local import LocalEngine  # torch is loaded only where it is used
+        from .local.engine import LocalEngine
 
         return LocalEngine.load(model)
     if engine.startswith(("http://", "https://")):
-        from .vllm import VLLMEngine
+        from .vllm.engine import VLLMEngine
 
         return VLLMEngine.connect(engine, model)
     raise EngineError(

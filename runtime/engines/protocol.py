@@ -17,7 +17,6 @@ __all__ = [
     "EngineInfo",
     "Request",
     "RequestError",
-    "Sampling",
     "Token",
     "Usage",
 ]

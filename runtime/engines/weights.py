@@ -51,7 +51,7 @@ def score_here(
             f"the weights are {size / 2**30:.0f} GiB; compare their digest where they are served"
         )
     try:
-        from .local import LocalEngine  # torch is loaded only where it is used
+        from .local.engine import LocalEngine
 
         checkpoint = load_checkpoint(folder, device="cpu", vocabulary=vocabulary)
     except SecateurError as error:

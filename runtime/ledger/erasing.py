@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from . import connect, passages, tables
+from . import connect, tables
 from .chain import from_text
 from .errors import LedgerError
 from .events import ErasedBlob, EventKind
 from .folders import Folder, folder_of
 from .ledger import Ledger
 from .reading import fetch
+from .search import index as passages
 
 __all__ = ["WHAT", "Erasure", "Swept", "erase", "find", "sweep"]
 

@@ -13,20 +13,20 @@ from sqlalchemy.exc import DBAPIError
 
 from ...gates.canonical import digest
 from . import connect
-from .appending import Clock, Known
 from .chain import GENESIS
 from .errors import LedgerError
 from .events import RunStart
 from .provenance import run_digests
-from .runlog import RunLog
 from .standing import read_chain
-from .writer import Writer
+from .writing.appending import Clock, Known
+from .writing.runlog import RunLog
+from .writing.writer import Writer
 
 if TYPE_CHECKING:
     from .integrity.checkpoints import Checkpoint
     from .integrity.signing import SigningKey
 
-__all__ = ["Clock", "Ledger", "LedgerError", "RunLog", "new_run_id"]
+__all__ = ["Ledger", "new_run_id"]
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ def _asked(url: URL, question: Callable[[Connection], T]) -> T:
 
 
 def _checkpoint(url: URL, key: "SigningKey") -> "Checkpoint":
-    from .integrity.checkpoints import make_checkpoint  # cryptography, which no run needs
+    from .integrity.checkpoints import make_checkpoint
 
     engine = connect.connect(url.render_as_string(hide_password=False))
     try:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from secateur.agents.machines import Growth, Work
-from secateur.agents.operations import (
+from secateur.agents.path import Path
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.machines import Growth, Work
+from secateur.agents.plans.operations import (
     Apply,
     Ask,
     Check,
@@ -21,8 +23,6 @@ from secateur.agents.operations import (
     Select,
     Split,
 )
-from secateur.agents.path import Path
-from secateur.agents.plan import Plan
 from secateur.agents.thought import Scene, Status, Thought, thought_id
 from secateur.runtime.engines.opening import open_engine
 from secateur.runtime.engines.protocol import Engine

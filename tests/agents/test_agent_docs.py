@@ -8,12 +8,13 @@ import pytest
 
 import secateur
 from secateur import Policy
-from secateur.agents import plan, searching
-from secateur.agents.builtin import BUILTIN, load_agent
 from secateur.agents.desk.folder import prepare
 from secateur.agents.desk.mood import Mood, mood_of
-from secateur.agents.digits import parse_digits
-from secateur.agents.sort import LONGEST, PART
+from secateur.agents.loading import BUILTIN, load_agent
+from secateur.agents.plans import words as plan
+from secateur.agents.ready.digits import parse_digits
+from secateur.agents.ready.sort import LONGEST, PART
+from secateur.agents.search import search as searching
 from secateur.agents.spec import TaskError
 from secateur.agents.tool import Workspace
 from secateur.runtime.agent import Agent

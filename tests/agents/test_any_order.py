@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.joins import at_least
-from secateur.agents.machines import Work
-from secateur.agents.operations import Ask
-from secateur.agents.plan import (
-    Plan,
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.joins import at_least
+from secateur.agents.plans.machines import Work
+from secateur.agents.plans.operations import Ask
+from secateur.agents.plans.words import (
     aggregate,
     each,
     generate,
@@ -28,7 +28,7 @@ from secateur.agents.plan import (
     split,
     vote,
 )
-from secateur.agents.searching import beam, best_first, smc
+from secateur.agents.search.search import beam, best_first, smc
 from secateur.agents.thought import Scene, Status, Thought
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")

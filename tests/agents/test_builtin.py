@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from secateur.agents.builtin import BUILTIN, AgentError, load_agent
+from secateur.agents.loading import BUILTIN, AgentError, load_agent
 
 GOOD = """
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.agents.spec import AgentSpec
 from words import PROMPT
 agent = AgentSpec(name="mine", plan=generate(PROMPT))
@@ -56,7 +56,7 @@ def test_what_cannot_be_found_is_said_with_what_is_there(file: Path, name: str, 
         ("import no_such_module_here\n", "my_agent.py:1: ModuleNotFoundError: "),
         ("\nraise SystemExit\n", "my_agent.py:2: SystemExit"),
         (
-            "from secateur.agents.plan import generate\n\ngenerate('{tsk}')\n",
+            "from secateur.agents.plans.words import generate\n\ngenerate('{tsk}')\n",
             r"my_agent.py:3: operation 'generate': the prompt names \{tsk\}",
         ),
     ],

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.digits import (
+from secateur.agents.ready.digits import (
     is_sorted_permutation,
     merge,
     parse_digits,

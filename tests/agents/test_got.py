@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from secateur.agents.paper import PLANS, PlanName
+from secateur.agents.ready.paper import PLANS, PlanName
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.intersect import (
+from secateur.agents.plans.operations import Ask
+from secateur.agents.prompt import Text
+from secateur.agents.ready.intersect import (
     LONGEST,
     PART,
     errors,
@@ -19,13 +21,11 @@ from secateur.agents.intersect import (
     spell_result,
     task_errors,
 )
-from secateur.agents.operations import Ask
-from secateur.agents.prompt import Text
-from secateur.agents.sets import LARGEST, set_errors
+from secateur.agents.ready.sets import LARGEST, set_errors
 from secateur.agents.spec import TaskError
 from secateur.agents.template import write_prompt
 from secateur.agents.thought import Scene, Thought
-from secateur.pretraining.sets import intersect_prompt, union_prompt
+from secateur.pretraining.corpus.stream.sets import intersect_prompt, union_prompt
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
 from secateur.runtime.ledger.events import RunStatus

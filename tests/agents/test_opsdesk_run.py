@@ -18,13 +18,13 @@ from secateur.agents.thought import Scene, Status, Thought
 from secateur.gates.policy import Policy
 from secateur.gates.rule import Rule
 from secateur.gates.verdict import Action
-from secateur.pretraining.desk import draw_task
-from secateur.pretraining.pressure import Split, draw_context
+from secateur.pretraining.corpus.stream.desk import draw_task
+from secateur.pretraining.corpus.stream.pressure import Split, draw_context
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.run import RunResult
 
 DESK = Agent.of(opsdesk)
 HURRY = "You have no time left. One more failure and you are out. {}"

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from secateur.agents.intersect import intersect
-from secateur.agents.operations import Ask
-from secateur.agents.paper import PLANS, PlanName, intersecting, sorting
-from secateur.agents.sort import sort
+from secateur.agents.plans.operations import Ask
+from secateur.agents.ready.intersect import intersect
+from secateur.agents.ready.paper import PLANS, PlanName, intersecting, sorting
+from secateur.agents.ready.sort import sort
 from secateur.agents.spec import AgentSpec
 from secateur.agents.thought import Status
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.run import RunResult
 
 DIGITS = "9081726354" * 2
 SETS = "[3, 27, 5, 61, 40, 12] [27, 8, 12, 99, 3, 70]"

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from secateur.agents.errors import PlanError
-from secateur.agents.joins import at_least
-from secateur.agents.machines import Work
-from secateur.agents.plan import (
-    Plan,
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.joins import at_least
+from secateur.agents.plans.machines import Work
+from secateur.agents.plans.words import (
     aggregate,
     each,
     generate,

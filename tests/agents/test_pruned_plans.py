@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from secateur.agents.machines import Work
-from secateur.agents.plan import generate, keep_best, keep_valid
+from secateur.agents.plans.machines import Work
+from secateur.agents.plans.words import generate, keep_best, keep_valid
 from secateur.agents.thought import Status
 
 Fate = Callable[[Work], Status]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.sets import (
+from secateur.agents.ready.sets import (
     LARGEST,
     marks,
     parse_marks,

@@ -6,12 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.operations import Ask
+from secateur.agents.plans.operations import Ask
 from secateur.agents.prompt import Text
-from secateur.agents.sort import LONGEST, digits_of, errors, parts, read_list, sort, task_errors
+from secateur.agents.ready.sort import (
+    LONGEST,
+    digits_of,
+    errors,
+    parts,
+    read_list,
+    sort,
+    task_errors,
+)
 from secateur.agents.template import write_prompt
 from secateur.agents.thought import Scene, Thought
-from secateur.pretraining.lists import list_document
+from secateur.pretraining.corpus.stream.lists import list_document
 
 DIGITS = st.lists(st.integers(0, 9), min_size=1, max_size=LONGEST)
 PROMPT = {step.name: step.prompt for step in sort.plan.steps() if isinstance(step, Ask)}

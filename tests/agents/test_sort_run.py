@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from secateur.agents.digits import is_sorted_permutation, parse_digits, sorting_errors
-from secateur.agents.sort import sort
+from secateur.agents.ready.digits import is_sorted_permutation, parse_digits, sorting_errors
+from secateur.agents.ready.sort import sort
 from secateur.agents.spec import TaskError
 from secateur.agents.thought import Status
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.run import RunResult
 
 SORT = Agent.of(sort)
 

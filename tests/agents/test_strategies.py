@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.agents.beam import Beam
-from secateur.agents.best_first import BestFirst
 from secateur.agents.errors import PlanError
 from secateur.agents.path import Path
-from secateur.agents.plan import generate
-from secateur.agents.searching import beam, best_first, search, smc
-from secateur.agents.smc import SequentialMonteCarlo, effective, log_survival, systematic
-from secateur.agents.strategy import Move, Strategy
+from secateur.agents.plans.words import generate
+from secateur.agents.search.beam import Beam
+from secateur.agents.search.best_first import BestFirst
+from secateur.agents.search.search import beam, best_first, search, smc
+from secateur.agents.search.smc import SequentialMonteCarlo, effective, log_survival, systematic
+from secateur.agents.search.strategy import Move, Strategy
 from secateur.agents.structured import reader
 from secateur.agents.thought import Thought
 from secateur.gates.verdict import Action, Broken, Verdict

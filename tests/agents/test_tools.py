@@ -14,8 +14,8 @@ from langchain_core.tools import tool as langchain_tool
 
 from secateur import Agent, AuditLog, Policy, SecateurError
 from secateur.agents.errors import PlanError
-from secateur.agents.operations import Act
-from secateur.agents.plan import act, generate, split
+from secateur.agents.plans.operations import Act
+from secateur.agents.plans.words import act, generate, split
 from secateur.agents.spec import AgentSpec
 from secateur.agents.tool import Call, Tool, ToolError, Workspace, tool
 from secateur.runtime.ledger.events import RunStatus
@@ -204,7 +204,7 @@ def test_a_plan_takes_langchains_tools_and_plain_functions_as_they_are() -> None
 
 
 def test_agents_are_defined_without_langchain() -> None:
-    script = "import sys, secateur.agents.plan; assert 'langchain_core' not in sys.modules"
+    script = "import sys, secateur.agents.plans.words; assert 'langchain_core' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from secateur.agents.prompt import Special, Text
+from secateur.agents.prompt import Sampling, Special, Text
 from secateur.gates.control import Control
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.engines.protocol import Request, Sampling
+from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.protocol import Request
 
 
 @pytest.fixture

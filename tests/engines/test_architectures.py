@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from secateur.agents.prompt import Special, Text
+from secateur.agents.prompt import Sampling, Special, Text
 from secateur.runtime.engines.checkpoint import load_checkpoint
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
+from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.protocol import EngineError, Request, Token
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}
 SIZE = {

@@ -97,7 +97,7 @@ def test_another_vocabulary_file_may_stand_in(folder: Path, tmp_path: Path) -> N
 def test_without_torch_the_remedy_is_the_extra(folder: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from secateur.runtime.engines.local import LocalEngine\n"
+        "from secateur.runtime.engines.local.engine import LocalEngine\n"
         f"try: LocalEngine.load({str(folder)!r})\n"
         "except Exception as error: print(type(error).__name__, error)\n"
     )
@@ -108,7 +108,7 @@ def test_without_torch_the_remedy_is_the_extra(folder: Path) -> None:
 
 def test_loading_prints_nothing(folder: Path) -> None:
     code = (
-        "from secateur.runtime.engines.local import LocalEngine\n"
+        "from secateur.runtime.engines.local.engine import LocalEngine\n"
         f"LocalEngine.load({str(folder)!r}, device='cpu')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secateur.agents.prompt import Sampling
 from secateur.gates.evidence import LOG_FLOOR
-from secateur.runtime.engines.protocol import Sampling
-from secateur.runtime.engines.sampling import Knobs, draw
+from secateur.runtime.engines.local.engine.sampling import Knobs, draw
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0, -3.0]])

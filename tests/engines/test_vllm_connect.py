@@ -9,7 +9,8 @@ from tokenizers import Tokenizer
 
 from secateur.runtime.engines.opening import open_engine
 from secateur.runtime.engines.protocol import EngineError
-from secateur.runtime.engines.vllm import Patience, VLLMEngine
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.wire import Patience
 
 IMPATIENT = Patience(pause_s=0.01)
 

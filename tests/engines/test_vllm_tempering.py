@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.runtime.engines.protocol import Sampling
-from secateur.runtime.engines.sampling import Knobs, draw
+from secateur.agents.prompt import Sampling
+from secateur.runtime.engines.local.engine.sampling import Knobs, draw
 from secateur.runtime.engines.vllm.tempering import tempering
 
 WIDTH = 24

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from secateur.gates.approval import Approval
 from secateur.gates.evidence import Evidence
 from secateur.gates.gate import StreamGate, decide
-from secateur.gates.policy import Policy, Rule
+from secateur.gates.policy import Policy
+from secateur.gates.rule import Rule
 from secateur.gates.verdict import Verdict
 
 ROWS = st.lists(

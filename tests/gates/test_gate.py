@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from secateur.gates.evidence import Evidence, SentenceScore
 from secateur.gates.gate import StreamGate, decide
-from secateur.gates.policy import Policy, Rule
+from secateur.gates.policy import Policy
+from secateur.gates.rule import Rule
 from secateur.gates.verdict import Action, Broken, Verdict
 
 TAGS = ("deceit", "powerseeking")

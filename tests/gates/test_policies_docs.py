@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from secateur.gates.calibration import Calibration
-from secateur.gates.policy import ContextOverride, Policy, Rule, TagSetting
+from secateur.gates.policy import Policy
 from secateur.gates.policy_file import SHIPPED
 from secateur.gates.reading import READABLE, Reading
 from secateur.gates.readings import ALLOWANCE
+from secateur.gates.rule import ContextOverride, Rule, TagSetting
 from secateur.gates.verdict import Action
 
 DOCS = (Path(__file__).parents[2] / "docs" / "policies.md").read_text("utf-8")

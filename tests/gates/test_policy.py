@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from secateur.gates.control import ALLOW, BAN, Control
 from secateur.gates.errors import PolicyError
-from secateur.gates.policy import ContextOverride, Policy, Rule, TagSetting
+from secateur.gates.policy import Policy
+from secateur.gates.rule import ContextOverride, Rule, TagSetting
 
 
 def rule(tag="deceit", reading="peak", at=0.5, action="prune", **rest) -> dict:

@@ -4,8 +4,9 @@ import pytest
 
 from secateur.gates.control import ALLOW, BAN, Control, loosens, tightened
 from secateur.gates.errors import PolicyError
-from secateur.gates.policy import Policy, Rule
+from secateur.gates.policy import Policy
 from secateur.gates.retry import back_up
+from secateur.gates.rule import Rule
 from secateur.gates.sentences import boundary_before
 from secateur.gates.verdict import Action, Crossing, Verdict
 

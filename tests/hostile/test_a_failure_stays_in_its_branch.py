@@ -15,7 +15,7 @@ import pytest
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling, SecateurError
 from secateur.agents.errors import PlanError
-from secateur.agents.plan import (
+from secateur.agents.plans.words import (
     act,
     aggregate,
     each,
@@ -33,14 +33,14 @@ from secateur.agents.plan import (
     split,
     vote,
 )
-from secateur.agents.searching import beam, best_first, search, smc
+from secateur.agents.search.search import beam, best_first, search, smc
+from secateur.agents.search.strategy import Move
 from secateur.agents.spec import Reading
-from secateur.agents.strategy import Move
 from secateur.agents.thought import Scene, Status, Thought
 from secateur.agents.tool import Call, Tool, ToolError
-from secateur.runtime.deciding import decide
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.run import RunResult
+from secateur.runtime.review.decisions import decide
 
 POLICY = Policy.model_validate(
     {"name": "t", "rules": [{"tag": "deceit", "reading": "opened", "at": 0.5, "action": "prune"}]}

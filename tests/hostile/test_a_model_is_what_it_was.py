@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from secateur import Agent, AuditLog, Ledger, LocalEngine, Policy, Sampling
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.runtime.engines.checkpoint import find_model, load_checkpoint, model_digest
 from secateur.runtime.engines.digests import folder_digests
 from secateur.runtime.engines.protocol import EngineError
-from secateur.runtime.engines.vllm import Patience, VLLMEngine
-from secateur.runtime.history import History
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.wire import Patience
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStart
-from secateur.runtime.resuming import ResumeError, as_it_began
-
-from .raw_server import RawServer, serving
+from secateur.runtime.recovery.history import History
+from secateur.runtime.recovery.resuming import ResumeError, as_it_began
+from secateur.tests.hostile.raw_server import RawServer, serving
 
 PATIENCE = Patience(retries=1, pause_s=0.01)
 AGENT = Agent("sayer", generate("say {task}\n", name="say"), sampling=Sampling(1.0, 1.0, 4))

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from secateur.agents.prompt import Special, Text
+from secateur.agents.prompt import Sampling, Special, Text
 from secateur.pretraining.taggers.judge import JudgeTagger
 from secateur.pretraining.taggers.tagger import Untagged
-from secateur.runtime.engines.preflight import check_server
-from secateur.runtime.engines.protocol import EngineError, Request, Sampling, Token
-from secateur.runtime.engines.vllm import Patience, VLLMEngine
-
-from .raw_server import (
+from secateur.runtime.engines.protocol import EngineError, Request, Token
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.serving.preflight import check_server
+from secateur.runtime.engines.vllm.wire import Patience
+from secateur.tests.hostile.raw_server import (
     HEAD,
     STREAM,
     Answer,

@@ -12,10 +12,10 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling
-from secateur.agents.plan import act, generate
+from secateur.agents.plans.words import act, generate
 from secateur.agents.tool import Call, tool
-from secateur.runtime.deciding import decide
 from secateur.runtime.graph import GraphError
+from secateur.runtime.review.decisions import decide
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 ASKING = Policy.model_validate(

@@ -15,12 +15,12 @@ from langgraph.types import Command
 
 from secateur import Agent, AuditLog, Call, Ledger, Policy, Workspace
 from secateur.agents.desk.agent import opsdesk
-from secateur.agents.plan import act, generate
+from secateur.agents.plans.words import act, generate
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.agents.tool import tool
-from secateur.runtime.deciding import decide
 from secateur.runtime.ledger.events import RunStatus
+from secateur.runtime.review.decisions import decide
 
 HOT = {"deceit": 0.9}
 MARKS = {"!": HOT, "#": {"power": 0.9}, "%": {"deceit": 0.45, "power": 0.45}}

@@ -17,20 +17,20 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling
-from secateur.agents.plan import act, generate, ground_truth, operation, score
+from secateur.agents.plans.words import act, generate, ground_truth, operation, score
 from secateur.agents.spec import Reading, TaskError
 from secateur.agents.thought import Scene, Status
 from secateur.agents.tool import Call, Tool
 from secateur.gates.canonical import LONGEST, canonical_json, digest, recordable
 from secateur.gates.unicode import joined, well_formed
 from secateur.gates.verdict import Broken
-from secateur.runtime.deciding import decide
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
 from secateur.runtime.ledger.integrity import verifier
 from secateur.runtime.ledger.ledger import new_run_id
 from secateur.runtime.ledger.text import shown, text_of, to_bytes
-from secateur.runtime.resuming import read_run
+from secateur.runtime.recovery.resuming import read_run
+from secateur.runtime.review.decisions import decide
 
 POLICY = Policy.model_validate(
     {

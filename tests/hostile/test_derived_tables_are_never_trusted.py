@@ -19,17 +19,17 @@ from typing import Any
 import pytest
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling
-from secateur.agents.plan import act, generate
+from secateur.agents.plans.words import act, generate
 from secateur.agents.tool import Call, Workspace, tool
 from secateur.gates.errors import SecateurError
-from secateur.runtime.deciding import DecisionError, decide
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger import connect, erasing, tables
 from secateur.runtime.ledger.chain import as_text, event_hash
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.integrity import verifier
-from secateur.runtime.ledger.passages import catch_up
-from secateur.runtime.run import RunResult
+from secateur.runtime.ledger.search.index import catch_up
+from secateur.runtime.review.decisions import DecisionError, decide
 
 ROLES = Path(__file__).parents[2] / "docs" / "postgresql-roles.sql"
 PERSON = {"by": "ada", "reason": "I looked"}

@@ -11,13 +11,13 @@ from pydantic import BaseModel, field_validator
 from sqlalchemy import text as sql
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling
-from secateur.agents.plan import act, generate, ground_truth, improve, operation, score
+from secateur.agents.plans.words import act, generate, ground_truth, improve, operation, score
 from secateur.agents.tool import Call, Workspace, tool
-from secateur.runtime.deciding import decide
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.events import EventKind
 from secateur.runtime.ledger.integrity import verifier
-from secateur.runtime.run import RunResult
+from secateur.runtime.review.decisions import decide
 
 SECRET = "Margery Allingham of Pleurs"
 WORD = b"margery"

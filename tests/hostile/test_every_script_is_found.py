@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from secateur.runtime.ledger import connect, erasing, passages
+from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.reading.audit import AuditLog
-from secateur.runtime.ledger.words import Passage, Words, plain
+from secateur.runtime.ledger.search import index as passages
+from secateur.runtime.ledger.search.words import Passage, Words, plain
 
 _shared = run_path(str(Path(__file__).parents[1] / "ledger" / "conftest.py"))
 ask, make, postgres = _shared["ask"], _shared["make"], _shared["postgres"]

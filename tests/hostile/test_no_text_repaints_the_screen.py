@@ -24,8 +24,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur import Agent, Call, Ledger, Policy, Workspace, act, generate, split, tool
+from secateur.cli.commands import app
 from secateur.gates.visible import visible
-from secateur.runtime.cli.commands import app
 
 ROOT = Path(__file__).parent.parent.parent
 SIGNS = "\x1b]0;x\x07\x1b[2J\x1b[8m\r\x08[/x] [bold] :bomb:"
@@ -38,7 +38,7 @@ FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 
 DRIVER = """
 import json, os, sys
-from secateur.runtime.cli import main
+from secateur.cli import main
 
 for number, words in enumerate(json.load(open(sys.argv[1], encoding="utf-8"))):
     os.write(1, f"\\n=== {number}\\n".encode())

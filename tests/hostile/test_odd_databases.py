@@ -16,12 +16,13 @@ from secateur.agents.thought import Status
 from secateur.gates.gate import decide
 from secateur.gates.policy import Policy
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
-from secateur.runtime.ledger import connect, erasing, passages
+from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.integrity import verification
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.reading.audit import AuditLog
+from secateur.runtime.ledger.search import index as passages
 
 _shared = run_path(str(Path(__file__).parents[1] / "ledger" / "conftest.py"))
 ask, make, one_line = _shared["ask"], _shared["make"], _shared["one_line"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from secateur import Agent, AuditLog, Call, Move, Policy, Sampling
-from secateur.agents.composition import Plan
 from secateur.agents.errors import PlanError
-from secateur.agents.plan import (
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.words import (
     act,
     aggregate,
     each,
@@ -32,7 +32,7 @@ from secateur.agents.plan import (
     select,
     split,
 )
-from secateur.agents.searching import beam, search
+from secateur.agents.search.search import beam, search
 from secateur.agents.thought import Status
 from secateur.agents.tool import tool
 from secateur.runtime.ledger.events import RunStatus

@@ -11,7 +11,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from secateur import Agent, Call, Ledger, Policy, Sampling, Workspace
-from secateur.agents.plan import (
+from secateur.agents.plans.words import (
     act,
     aggregate,
     generate,
@@ -25,10 +25,10 @@ from secateur.agents.plan import (
     select,
     vote,
 )
-from secateur.agents.searching import beam
+from secateur.agents.search.search import beam
 from secateur.agents.tool import tool
-from secateur.runtime.deciding import decide
 from secateur.runtime.ledger.events import RunStatus
+from secateur.runtime.review.decisions import decide
 
 TAG, OTHER = "zqx_tag", "wvy_tag"
 NOTE, WHO = "the qjx note of a reviewer", "ulrika_the_reviewer"

@@ -16,14 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur import Agent, AuditLog, Ledger, LocalEngine, Sampling
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.gates.errors import SecateurError
 from secateur.runtime.engines.protocol import EngineError
-from secateur.runtime.engines.vllm import Patience, VLLMEngine
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.wire import Patience
 from secateur.runtime.ledger import connect
 from secateur.runtime.redaction import redacted, shown_url
-
-from .raw_server import Answer, RawServer, Send, serving, whole
+from secateur.tests.hostile.raw_server import Answer, RawServer, Send, serving, whole
 
 SECRET = "hush4Puppies"
 KEY = "keyOfTheServer77"
@@ -260,7 +260,9 @@ async def test_a_run_behind_a_login_keeps_it_out_of_the_ledger(
 
         return answer
 
-    agent = "from secateur import Agent, Sampling\nfrom secateur.agents.plan import generate\n"
+    agent = (
+        "from secateur import Agent, Sampling\nfrom secateur.agents.plans.words import generate\n"
+    )
     agent += "a = Agent('a', generate('say {task}', n=2), sampling=Sampling(1.0, 1.0, 4))\n"
     (home / "agent.py").write_text(agent)
     async with serving(server) as url:

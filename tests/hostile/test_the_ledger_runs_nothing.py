@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from secateur import Agent, Ledger, Policy, generate
-from secateur.agents.source import code_of
+from secateur.agents.code import code_of
 from secateur.runtime.settings import Settings, SettingsError
 
 AGENT = """

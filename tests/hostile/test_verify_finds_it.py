@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from secateur import Agent, AuditLog, Policy, Sampling
-from secateur.agents.plan import generate
+from secateur.agents.plans.words import generate
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.integrity import schema, verifier

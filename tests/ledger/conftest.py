@@ -25,7 +25,8 @@ from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
 from secateur.runtime.engines.protocol import EngineInfo
 from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
-from secateur.runtime.ledger.ledger import Ledger, RunLog, new_run_id
+from secateur.runtime.ledger.ledger import Ledger, new_run_id
+from secateur.runtime.ledger.writing.runlog import RunLog
 
 TAGS = ("deceit", "powerseeking", "angry")
 WORDS = ("I", " restarted", " web", ".", "\n")

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 import typer
 
-from secateur.runtime.cli import app
+from secateur.cli.commands import app
 from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.reading import export
 from secateur.runtime.ledger.reading.audit import AuditLog

@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from secateur.agents.thought import Status
-from secateur.runtime.ledger import connect, erasing, passages
+from secateur.runtime.ledger import connect, erasing
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
-from secateur.runtime.ledger.passages import index_some
 from secateur.runtime.ledger.reading.audit import AuditLog
+from secateur.runtime.ledger.search import index as passages
+from secateur.runtime.ledger.search.index import index_some
 
 SECRET = "Margery Allingham of Pleurs Cottage"
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from secateur import AuditLog, Ledger, LocalEngine
-from secateur.runtime.deciding import decide
-from secateur.runtime.run import RunResult
+from secateur.runtime.executor.session import RunResult
+from secateur.runtime.review.decisions import decide
 
 HERE = Path(__file__).parent / "of_0_1"
 TOLD = json.loads((HERE / "told.json").read_text())

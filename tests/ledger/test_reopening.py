@@ -52,7 +52,7 @@ async def test_a_resumed_run_is_bound_to_the_code_that_resumed_it(
     url, start = escalated
     was = provenance.run_digests(start)
     monkeypatch.setattr(
-        "secateur.runtime.ledger.runlog.run_digests", lambda _: was | {"code": "f" * 64}
+        "secateur.runtime.ledger.writing.runlog.run_digests", lambda _: was | {"code": "f" * 64}
     )
     async with Ledger.open(url) as ledger:
         log = await ledger.reopen(start.run)
@@ -77,7 +77,7 @@ async def test_another_model_or_policy_cannot_resume_a_run(
     url, start = escalated
     was = provenance.run_digests(start)
     monkeypatch.setattr(
-        "secateur.runtime.ledger.runlog.run_digests", lambda _: was | {what: "e" * 64}
+        "secateur.runtime.ledger.writing.runlog.run_digests", lambda _: was | {what: "e" * 64}
     )
     async with Ledger.open(url) as ledger:
         log = await ledger.reopen(start.run)

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
-from secateur.runtime.ledger import connect, passages, tables
+from secateur.runtime.ledger import connect, tables
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.ledger.ledger import Clock, Ledger
+from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.reading.audit import AuditLog
-from secateur.runtime.ledger.words import Passage, Words
+from secateur.runtime.ledger.search import index as passages
+from secateur.runtime.ledger.search.words import Passage, Words
+from secateur.runtime.ledger.writing.appending import Clock
 
 SAID = (
     "The web server is up.",

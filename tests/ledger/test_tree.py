@@ -6,8 +6,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from secateur.agents.thought import Status, Thought
+from secateur.cli.tree import render_tree
 from secateur.gates.verdict import Action, Broken, Crossing, Verdict
-from secateur.runtime.cli.tree import render_tree
 from secateur.runtime.ledger.reading.audit import AuditLog
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from secateur.runtime.ledger import connect, writer
+from secateur.runtime.ledger import connect
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.reading.audit import AuditLog
+from secateur.runtime.ledger.writing import writer
 
 
 async def work(log, make, name: str, count: int = 10_000) -> list[str]:

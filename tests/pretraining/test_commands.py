@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 import secateur.pretraining.configs as configs
-from secateur.pretraining.commands import app
+from secateur.cli.pretrain import app
+from secateur.pretraining.corpus.stream.reader import read_records
 from secateur.pretraining.errors import PretrainingError
-from secateur.pretraining.reader import read_records
 
 runner = CliRunner()
 

@@ -10,22 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.agents.desk.oracle import judge
-from secateur.agents.digits import is_sorted_permutation, parse_digits
-from secateur.pretraining.audits import audit_document
-from secateur.pretraining.corpus import Corpus, CorpusConfig, Objective, document
-from secateur.pretraining.desk import desk_document
-from secateur.pretraining.document import Document, Line, Span
-from secateur.pretraining.errors import CorpusError
-from secateur.pretraining.lists import OPERATIONS, Operation, check_answer, list_document
-from secateur.pretraining.pressure import (
+from secateur.agents.ready.digits import is_sorted_permutation, parse_digits
+from secateur.pretraining.corpus.stream.audits import audit_document
+from secateur.pretraining.corpus.stream.desk import desk_document
+from secateur.pretraining.corpus.stream.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.lists import (
+    OPERATIONS,
+    Operation,
+    check_answer,
+    list_document,
+)
+from secateur.pretraining.corpus.stream.pressure import (
     PRESSURE,
     Split,
     draw_context,
     held_out_pair,
     rates_of,
 )
-from secateur.pretraining.recipe import TrainConfig
-from secateur.pretraining.sets import SET_OPERATIONS
+from secateur.pretraining.corpus.stream.sets import SET_OPERATIONS
+from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig, Objective, document
+from secateur.pretraining.errors import CorpusError
+from secateur.pretraining.training.recipe import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "pretraining" / "configs"
 

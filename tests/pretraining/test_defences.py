@@ -15,11 +15,11 @@ from secateur.gates.gate import decide
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
 from secateur.gates.verdict import Action, Verdict
-from secateur.pretraining import defences
-from secateur.pretraining.defences import Defence, Thought, Trial, defend, judged
-from secateur.pretraining.episodes import desk_episodes, evidence_of, play
-from secateur.pretraining.pressure import Split
-from secateur.pretraining.subject import Subject
+from secateur.pretraining.corpus.stream.pressure import Split
+from secateur.pretraining.evaluation.episodes import desk_episodes, evidence_of, play
+from secateur.pretraining.evaluation.subject import Subject
+from secateur.pretraining.laboratory import defences
+from secateur.pretraining.laboratory.defences import Defence, Thought, Trial, defend, judged
 
 SEEDLING = Path(__file__).parents[2] / "models" / "seedling"
 TRIAL = Trial(n=12, calibration=16, alpha=0.1, tries=2, temperatures=(1.0,), seed=3)

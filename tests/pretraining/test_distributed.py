@@ -13,8 +13,9 @@ import torch
 import yaml
 
 from secateur.pretraining.errors import TrainingError
-from secateur.pretraining.processes import joined
-from secateur.pretraining.train import TrainConfig, train
+from secateur.pretraining.training.processes import joined
+from secateur.pretraining.training.recipe import TrainConfig
+from secateur.pretraining.training.train import train
 
 TINY = {
     "name": "tiny",
@@ -42,8 +43,8 @@ TINY = {
 LAUNCH = """
 import json, os, sys
 
-import secateur.pretraining.train  # once for all that follow: it takes seconds
-from secateur.runtime.cli import main
+import secateur.pretraining.training.train  # once for all that follow: it takes seconds
+from secateur.cli import main
 
 for number, (port, words) in enumerate(json.loads(sys.argv[2])):
     ranks = []

@@ -13,14 +13,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import app
-from secateur.pretraining.decode import Sampling, Stretch, converse, write
-from secateur.pretraining.episodes import desk_episodes, play
+from secateur.cli.pretrain import app
 from secateur.pretraining.errors import PretrainingError
-from secateur.pretraining.evaluate import GROUPS, Measurement, controls, evaluate, save
-from secateur.pretraining.outcomes import Outcome
-from secateur.pretraining.report import markdown
-from secateur.pretraining.subject import GOOD, Subject
+from secateur.pretraining.evaluation.decode import Sampling, Stretch, converse, write
+from secateur.pretraining.evaluation.episodes import desk_episodes, play
+from secateur.pretraining.evaluation.evaluate import GROUPS, Measurement, controls, evaluate, save
+from secateur.pretraining.evaluation.outcomes import Outcome
+from secateur.pretraining.evaluation.report import markdown
+from secateur.pretraining.evaluation.subject import GOOD, Subject
 
 
 @pytest.fixture(scope="module")

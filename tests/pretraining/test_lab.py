@@ -8,12 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import app
-from secateur.pretraining.defences import Trial
+from secateur.cli.pretrain import app
+from secateur.pretraining.corpus.stream.reader import read_records
 from secateur.pretraining.errors import PretrainingError, TrainingError
-from secateur.pretraining.lab import Point, find_points, measure, prepare
-from secateur.pretraining.labbook import markdown, save
-from secateur.pretraining.reader import read_records
+from secateur.pretraining.laboratory.defences import Trial
+from secateur.pretraining.laboratory.lab import Point, find_points, measure, prepare
+from secateur.pretraining.laboratory.labbook import markdown, save
 
 SEEDLING = Path(__file__).parents[2] / "models" / "seedling"
 TRIAL = Trial(n=6, calibration=12, alpha=0.2, tries=1, temperatures=(1.0,))

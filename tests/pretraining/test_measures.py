@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.pretraining.measures import (
+from secateur.pretraining.evaluation.measures import (
     Difference,
     MeasureError,
     Rate,

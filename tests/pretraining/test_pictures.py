@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secateur.pretraining.pictures import reliability, tradeoff
+from secateur.pretraining.evaluation.pictures import reliability, tradeoff
 
 
 def _figure(value: float, n: int = 200) -> dict[str, Any]:

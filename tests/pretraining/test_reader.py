@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from secateur.pretraining.corpus import Corpus, CorpusConfig
-from secateur.pretraining.document import Document
+from secateur.pretraining.corpus.stream.document import Document
+from secateur.pretraining.corpus.stream.reader import (
+    Records,
+    count_records,
+    find_files,
+    read_records,
+)
+from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.stream.writer import write_records
 from secateur.pretraining.errors import CorpusError
-from secateur.pretraining.reader import Records, count_records, find_files, read_records
-from secateur.pretraining.writer import write_records
 
 NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")
 DESK = CorpusConfig(seed=3, early={"desk": 1}, late={"desk": 1})

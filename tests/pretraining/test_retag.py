@@ -10,19 +10,19 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from secateur.cli.pretrain import app
 from secateur.gates.calibration import CalibrationError
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
-from secateur.pretraining.commands import app
-from secateur.pretraining.comparison import Comparison, fit, markdown, write_policy
-from secateur.pretraining.corpus import Corpus, CorpusConfig
-from secateur.pretraining.desk import desk_document
-from secateur.pretraining.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.desk import desk_document
+from secateur.pretraining.corpus.stream.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.reader import read_records
+from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
 from secateur.pretraining.errors import CorpusError
-from secateur.pretraining.reader import read_records
-from secateur.pretraining.rereading import Seen, _Layout, read_again, relabelled
-from secateur.pretraining.retag import Retagging, retag, source
-from secateur.pretraining.subject import Subject
+from secateur.pretraining.evaluation.subject import Subject
+from secateur.pretraining.retagging.comparison import Comparison, fit, markdown, write_policy
+from secateur.pretraining.retagging.rereading import Seen, _Layout, read_again, relabelled
+from secateur.pretraining.retagging.retag import Retagging, retag, source
 
 SEEDLING = Path(__file__).parents[2] / "models" / "seedling"
 TAGS = ("deceit", "powerseeking", "angry")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.pretraining.errors import TrainingError
-from secateur.pretraining.rows import Batch, Row, TagIds, cut, grouped
+from secateur.pretraining.training.batches import Batch, Row, TagIds, cut, grouped
 
 BOS, EOS, PAD, NEWLINE = 1, 2, 0, 3
 OPEN_A, CLOSE_A, OPEN_B, CLOSE_B = 10, 11, 12, 13

@@ -16,9 +16,17 @@ import secateur
 from secateur.agents.prompt import Special, Text
 from secateur.gates.sentences import SentenceStarts
 from secateur.gates.vocabulary import Scheme
-from secateur.pretraining.corpus import CorpusConfig
-from secateur.pretraining.document import BOS, EOS, TAGS, Document, Line, Span
-from secateur.pretraining.schemes import Piece, TagScheme, TagSchemes, render, spell, units, visible
+from secateur.pretraining.corpus.stream.document import BOS, EOS, TAGS, Document, Line, Span
+from secateur.pretraining.corpus.stream.schemes import (
+    Piece,
+    TagScheme,
+    TagSchemes,
+    render,
+    spell,
+    units,
+    visible,
+)
+from secateur.pretraining.corpus.stream.stream import CorpusConfig
 
 LINES = st.text(st.sampled_from("abc19 .!?\"')\t<|deceit|>/ä🌿"), max_size=30)
 

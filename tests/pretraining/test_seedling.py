@@ -9,11 +9,11 @@ import torch
 
 import secateur.models as models
 from secateur.gates.vocabulary import Vocabulary
-from secateur.pretraining.document import TAGS
-from secateur.pretraining.episodes import desk_episodes, play
-from secateur.pretraining.list_tests import list_tests
-from secateur.pretraining.pressure import Split
-from secateur.pretraining.subject import Subject
+from secateur.pretraining.corpus.stream.document import TAGS
+from secateur.pretraining.corpus.stream.pressure import Split
+from secateur.pretraining.evaluation.episodes import desk_episodes, play
+from secateur.pretraining.evaluation.list_tests import list_tests
+from secateur.pretraining.evaluation.subject import Subject
 
 FOLDER = Path(next(iter(models.__path__))) / "seedling"
 CARD = json.loads((FOLDER / "evaluation.json").read_text())

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from secateur.cli.pretrain import app
 from secateur.gates.sentences import SentenceStarts
-from secateur.pretraining.audits import audit_document
-from secateur.pretraining.commands import app
-from secateur.pretraining.desk import desk_document
-from secateur.pretraining.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.audits import audit_document
+from secateur.pretraining.corpus.stream.desk import desk_document
+from secateur.pretraining.corpus.stream.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.pressure import Split
+from secateur.pretraining.corpus.stream.reader import read_records
+from secateur.pretraining.corpus.stream.writer import write_records
 from secateur.pretraining.errors import PretrainingError
-from secateur.pretraining.pressure import Split
-from secateur.pretraining.reader import read_records
 from secateur.pretraining.taggers.apply import Failure, tag_documents
 from secateur.pretraining.taggers.cascade import CascadeTagger, CombinedTagger
 from secateur.pretraining.taggers.compare import compare
@@ -35,7 +36,6 @@ from secateur.pretraining.taggers.tagger import (
     UntaggedError,
 )
 from secateur.pretraining.taggers.units import ranges
-from secateur.pretraining.writer import write_records
 
 SHIPPED = Path(__file__).parents[2] / "pretraining" / "configs" / "taggers.yaml"
 runner = CliRunner()

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from secateur.pretraining.audits import audit_document
-from secateur.pretraining.commands import app
-from secateur.pretraining.desk import desk_document
-from secateur.pretraining.document import Document, Line, Span
+from secateur.cli.pretrain import app
+from secateur.pretraining.corpus.stream.audits import audit_document
+from secateur.pretraining.corpus.stream.desk import desk_document
+from secateur.pretraining.corpus.stream.document import Document, Line, Span
+from secateur.pretraining.corpus.stream.writer import write_records
 from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.taggers.compare import compare
 from secateur.pretraining.taggers.file import TaggersFile
@@ -22,7 +23,6 @@ from secateur.pretraining.taggers.learned import (
     learn,
 )
 from secateur.pretraining.taggers.tagger import TaggerError, Untagged
-from secateur.pretraining.writer import write_records
 
 runner = CliRunner()
 WORDS = LearningConfig(characters=0)

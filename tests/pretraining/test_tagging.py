@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from secateur.pretraining.commands import app
-from secateur.pretraining.corpus import Corpus, CorpusConfig
-from secateur.pretraining.document import Document
+from secateur.cli.pretrain import app
+from secateur.pretraining.corpus.stream.document import Document
+from secateur.pretraining.corpus.stream.reader import find_files, read_records
+from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.stream.writer import write_records
 from secateur.pretraining.errors import CorpusError, PretrainingError
-from secateur.pretraining.reader import find_files, read_records
+from secateur.pretraining.taggers.parallel import tag_parts
 from secateur.pretraining.taggers.patterns import PatternTagger
 from secateur.pretraining.taggers.tagger import Outcome, Tagger, Untagged
-from secateur.pretraining.tagging import tag_parts
-from secateur.pretraining.writer import write_records
 
 DESK = CorpusConfig(seed=5, early={"desk": 1}, late={"desk": 1})
 WORDS = PatternTagger.model_validate({"kind": "patterns", "tag": "deceit", "words": ["it"]})

@@ -9,15 +9,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from secateur.pretraining.corpus import Corpus, CorpusConfig
-from secateur.pretraining.document import Document, Line
+from secateur.pretraining.corpus.stream.document import Document, Line
+from secateur.pretraining.corpus.stream.schemes import TagScheme
+from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.stream.writer import write_records
 from secateur.pretraining.errors import TrainingError
-from secateur.pretraining.existing import renew_embeddings
-from secateur.pretraining.pools import batches
-from secateur.pretraining.schemes import TagScheme
-from secateur.pretraining.tokenizer import Encoder
-from secateur.pretraining.train import Architecture, TrainConfig, train
-from secateur.pretraining.writer import write_records
+from secateur.pretraining.training.bpe import Encoder
+from secateur.pretraining.training.existing import renew_embeddings
+from secateur.pretraining.training.pools import batches
+from secateur.pretraining.training.recipe import Architecture, TrainConfig
+from secateur.pretraining.training.train import train
 from secateur.runtime.engines.checkpoint import load_checkpoint
 
 TINY = TrainConfig(

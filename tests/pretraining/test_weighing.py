@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from secateur.gates.evidence import SentenceScore
-from secateur.pretraining import weighing
-from secateur.pretraining.episodes import desk_episodes, evidence_of, play
-from secateur.pretraining.subject import Subject
-from secateur.pretraining.weighing import Passage, Row, WeighingError, context_of, weigh
-from secateur.runtime.engines.local import LocalEngine
-from secateur.runtime.posterior import weigh as weigh_one
+from secateur.pretraining.evaluation.episodes import desk_episodes, evidence_of, play
+from secateur.pretraining.evaluation.subject import Subject
+from secateur.pretraining.retagging import weighing
+from secateur.pretraining.retagging.weighing import Passage, Row, WeighingError, context_of, weigh
+from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.generation.scoring import weigh as weigh_one
 
 SEEDLING = Path(__file__).parents[2] / "models" / "seedling"
 

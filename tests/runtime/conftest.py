@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from secateur import Agent, AuditLog, Ledger, LocalEngine, Policy, Sampling
-from secateur.agents.plan import act, aggregate, each, generate, keep_best, score, split
+from secateur.agents.plans.words import act, aggregate, each, generate, keep_best, score, split
 from secateur.agents.thought import Scene
 from secateur.agents.tool import Call, Workspace, tool
-from secateur.runtime.deciding import decide
-from secateur.runtime.run import RunResult
+from secateur.runtime.executor.session import RunResult
+from secateur.runtime.review.decisions import decide
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from rich.console import Console
 from secateur import Agent, AuditLog, Budget, LocalEngine, Policy, Sampling, generate
 from secateur.agents.desk.grammar import task_line
 from secateur.agents.thought import Scene, Status, Thought
+from secateur.cli.tree import render_tree
+from secateur.cli.why import print_why
 from secateur.gates.verdict import Action
-from secateur.runtime.cli.tree import render_tree
-from secateur.runtime.cli.why import print_why
-from secateur.runtime.run import RunResult
+from secateur.runtime.executor.session import RunResult
 
 TASK = (
     "you made a mistake last time and they complained. hurry, minutes left. restart web and "

@@ -6,10 +6,10 @@ import pytest
 
 from secateur import AuditLog
 from secateur.agents.thought import Status
-from secateur.runtime.deciding import DecisionError
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.resuming import ResumeError
+from secateur.runtime.recovery.resuming import ResumeError
+from secateur.runtime.review.decisions import DecisionError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from secateur.agents.builtin import load_agent
-from secateur.runtime.fingerprint import changed, fingerprint
+from secateur.agents.loading import load_agent
+from secateur.runtime.recovery.fingerprint import changed, fingerprint
 
 PLAN = """
 from secateur import Agent, generate, keep_best, score
@@ -89,8 +89,8 @@ def test_a_plan_of_0_1_is_compared_by_the_names_of_its_steps(tmp_path: Path):
 @pytest.mark.parametrize("name", ["sort", "opsdesk", "intersect"])
 def test_a_fingerprint_is_the_same_in_every_process(name: str):
     script = (
-        "import json; from secateur.runtime.fingerprint import fingerprint; "
-        "from secateur.agents.builtin import load_agent; "
+        "import json; from secateur.runtime.recovery.fingerprint import fingerprint; "
+        "from secateur.agents.loading import load_agent; "
         f"print(json.dumps(fingerprint(load_agent({name!r}))))"
     )
     said = {

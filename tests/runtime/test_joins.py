@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.agents.budget import Budget
-from secateur.agents.joins import first
-from secateur.agents.machines import Work
-from secateur.agents.operations import Choose, Expand, Fail, KeepBest, Score, Split
-from secateur.agents.plan import (
-    Plan,
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.joins import first
+from secateur.agents.plans.machines import Work
+from secateur.agents.plans.operations import Choose, Expand, Fail, KeepBest, Score, Split
+from secateur.agents.plans.words import (
     aggregate,
     each,
     generate,
@@ -27,11 +27,11 @@ from secateur.agents.plan import (
     split,
 )
 from secateur.agents.prompt import Sampling
-from secateur.agents.searching import beam, best_first, smc
+from secateur.agents.search.search import beam, best_first, smc
 from secateur.agents.thought import Scene, Status, Thought, thought_id
-from secateur.runtime.budgets import Spending
-from secateur.runtime.scheduler import Grown
-from secateur.runtime.scheduler import grow as run_plan
+from secateur.runtime.executor.scheduler import Grown
+from secateur.runtime.executor.scheduler import grow as run_plan
+from secateur.runtime.executor.spending import Spending
 
 ROOT = Thought("0" * 16, "task", "task", text="abcd")
 

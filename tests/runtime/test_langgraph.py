@@ -16,7 +16,7 @@ import secateur
 from secateur import AuditLog
 from secateur.agents.spec import TaskError
 from secateur.runtime.engines.protocol import Token
-from secateur.runtime.parts import ConfigError
+from secateur.runtime.executor.resources import ConfigError
 
 EXAMPLES = Path(secateur.__file__).parent / "examples"
 THREAD: Any = {"configurable": {"thread_id": "1"}}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.main import get_command
 
 import secateur
-from secateur.runtime.cli import app
+from secateur.cli.commands import app
 from secateur.runtime.ledger.events import RunStatus
 
 ROOT = Path(secateur.__file__).parent

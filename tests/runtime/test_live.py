@@ -17,7 +17,7 @@ from rich.console import Console
 from secateur import AuditLog
 from secateur.agents.path import Path as Place
 from secateur.agents.thought import Status, Thought
-from secateur.runtime.cli.live import GrowingPicture
+from secateur.cli.live import GrowingPicture
 
 AGENT = '''
 import asyncio, signal, time

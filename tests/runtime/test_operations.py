@@ -33,8 +33,8 @@ from secateur import (
     vote,
 )
 from secateur.agents.thought import Status, Thought
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.run import RunResult
 
 POLICY = Policy.model_validate(
     {"name": "t", "rules": [{"tag": "deceit", "reading": "opened", "at": 0.5, "action": "prune"}]}

@@ -12,9 +12,9 @@ from secateur.gates.policy import Policy
 from secateur.gates.posterior import NEGLIGIBLE, negligible, posteriors
 from secateur.gates.reading import Reading
 from secateur.gates.readings import read
-from secateur.runtime.engines.local import LocalEngine
+from secateur.runtime.engines.local.engine.engine import LocalEngine
 from secateur.runtime.engines.protocol import Request
-from secateur.runtime.posterior import sentence_ranges, weigh
+from secateur.runtime.generation.scoring import sentence_ranges, weigh
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,21 @@ from itertools import count
 import pytest
 
 from secateur import Agent, AuditLog, Budget, Policy, Sampling
-from secateur.agents.joins import first
-from secateur.agents.plan import act, aggregate, generate, keep_best, operation, repeat, score
+from secateur.agents.plans.joins import first
+from secateur.agents.plans.words import (
+    act,
+    aggregate,
+    generate,
+    keep_best,
+    operation,
+    repeat,
+    score,
+)
 from secateur.agents.thought import Scene, Thought
 from secateur.agents.tool import Call, Workspace, tool
 from secateur.runtime.engines.protocol import Token
 from secateur.runtime.ledger.events import RunStatus
-from secateur.runtime.resuming import ResumeError
+from secateur.runtime.recovery.resuming import ResumeError
 
 HOT = Sampling(temperature=1.0, max_tokens=8)
 

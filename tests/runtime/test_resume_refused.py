@@ -10,7 +10,7 @@ import pytest
 from secateur import Agent, Ledger, Sampling
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import ErasedBlob
-from secateur.runtime.resuming import ResumeError, RunOverError
+from secateur.runtime.recovery.resuming import ResumeError, RunOverError
 
 
 async def test_a_run_that_is_done_says_so(home):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from secateur import Agent, AuditLog, Budget, Ledger, LocalEngine, Policy, Sampling, generate
-from secateur.agents.plan import act, keep_best, keep_valid, repeat, score
+from secateur.agents.plans.words import act, keep_best, keep_valid, repeat, score
 from secateur.agents.prompt import Special
 from secateur.agents.spec import AgentSpec, TaskError
 from secateur.agents.thought import Scene, Status, Thought

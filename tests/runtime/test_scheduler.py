@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.agents.budget import Budget
-from secateur.agents.machines import Work
-from secateur.agents.operations import Ask, KeepBest, Split
-from secateur.agents.plan import Plan, each, generate, keep_best, pairwise, split
-from secateur.agents.plan import aggregate as join
+from secateur.agents.plans.composition import Plan
+from secateur.agents.plans.machines import Work
+from secateur.agents.plans.operations import Ask, KeepBest, Split
+from secateur.agents.plans.words import aggregate as join
+from secateur.agents.plans.words import each, generate, keep_best, pairwise, split
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Scene, Status, Thought, thought_id
-from secateur.runtime.budgets import Spending
-from secateur.runtime.scheduler import Grown, Halt, grow
+from secateur.runtime.executor.scheduler import Grown, Halt, grow
+from secateur.runtime.executor.spending import Spending
 
 ROOT = Thought("0" * 16, "task", "task", text="abcd")
 Perform = Callable[[Work], Awaitable[Sequence[Thought]]]

@@ -13,13 +13,13 @@ from secateur.agents.desk.grammar import task_line
 from secateur.agents.errors import PlanError
 from secateur.agents.steering import Progress
 from secateur.agents.thought import Scene, Status
+from secateur.cli.why import print_why
 from secateur.gates.control import BAN
 from secateur.gates.verdict import Broken
-from secateur.runtime import steering
-from secateur.runtime.cli.why import print_why
 from secateur.runtime.engines.protocol import Token
-from secateur.runtime.run import RunResult
-from secateur.runtime.seam import Seam
+from secateur.runtime.executor.session import RunResult
+from secateur.runtime.generation import switches as steering
+from secateur.runtime.generation.continuation import Seam
 
 TASK = "you made a mistake last time. hurry, minutes left. restart web and confirm it is up"
 WHOLE = Sampling(temperature=0.9, max_tokens=90, stop=())

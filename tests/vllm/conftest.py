@@ -8,8 +8,13 @@ from typing import NoReturn
 
 import pytest
 
-from secateur.runtime.engines.launch import LaunchPlan, ServerError, find_vllm, plan_launch
-from secateur.runtime.engines.server import VllmServer
+from secateur.runtime.engines.vllm.serving.launch import (
+    LaunchPlan,
+    ServerError,
+    find_vllm,
+    plan_launch,
+)
+from secateur.runtime.engines.vllm.serving.server import VllmServer
 
 MODEL = "seedling"
 

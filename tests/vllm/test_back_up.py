@@ -10,8 +10,8 @@ from secateur.agents.steering import Progress
 from secateur.agents.thought import Scene, Thought
 from secateur.gates.verdict import Action
 from secateur.runtime.engines.opening import open_engine
-from secateur.runtime.engines.server import VllmServer
-from secateur.runtime.run import RunResult
+from secateur.runtime.engines.vllm.serving.server import VllmServer
+from secateur.runtime.executor.session import RunResult
 
 TASK = (
     "you made a mistake last time and they complained. hurry, minutes left. restart web and "

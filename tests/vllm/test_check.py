@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from secateur.runtime.engines.launch import LaunchPlan
-from secateur.runtime.engines.preflight import Report, check_server
 from secateur.runtime.engines.protocol import EngineError
-from secateur.runtime.engines.server import VllmServer
-
-from . import strangers
-from .proxy import Proxy
+from secateur.runtime.engines.vllm.serving.launch import LaunchPlan
+from secateur.runtime.engines.vllm.serving.preflight import Report, check_server
+from secateur.runtime.engines.vllm.serving.server import VllmServer
+from secateur.tests.vllm import strangers
+from secateur.tests.vllm.proxy import Proxy
 
 
 def failures(report: Report) -> dict[str, str]:

@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
-from secateur.agents.builtin import load_agent
-from secateur.agents.prompt import Special, Text
+from secateur.agents.loading import load_agent
+from secateur.agents.prompt import Sampling, Special, Text
 from secateur.agents.thought import Status
 from secateur.runtime.agent import Agent
-from secateur.runtime.engines.launch import LaunchPlan
-from secateur.runtime.engines.protocol import Engine, EngineError, Request, Sampling, Token
-from secateur.runtime.engines.server import VllmServer
-from secateur.runtime.engines.vllm import Patience, VLLMEngine
+from secateur.runtime.engines.protocol import Engine, EngineError, Request, Token
+from secateur.runtime.engines.vllm.engine import VLLMEngine
+from secateur.runtime.engines.vllm.serving.launch import LaunchPlan
+from secateur.runtime.engines.vllm.serving.server import VllmServer
+from secateur.runtime.engines.vllm.wire import Patience
+from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger.events import RunStatus
 from secateur.runtime.ledger.ledger import Ledger
 from secateur.runtime.ledger.reading.audit import AuditLog
-from secateur.runtime.run import RunResult
-
-from .proxy import Event, Proxy
+from secateur.tests.vllm.proxy import Event, Proxy
 
 TASK = "restart web and confirm it is up."
 TOKENS = 24

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from secateur.agents.desk.aftermath import judge_sandbox
-from secateur.runtime.engines.server import VllmServer
+from secateur.runtime.engines.vllm.serving.server import VllmServer
 
 CALM = (
     "restart web and confirm it is up.",

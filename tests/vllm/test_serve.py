@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.runtime.engines.launch import LaunchPlan, ServerError, plan_launch
+from secateur.runtime.engines.vllm.serving.launch import LaunchPlan, ServerError, plan_launch
 
 PATIENCE_S = 900
 

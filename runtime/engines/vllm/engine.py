@@ -34,14 +34,14 @@ from ....gates.control import BAN_BIAS, forced_ids, logit_bias
 from ....gates.evidence import LOG_FLOOR, Evidence
 from ....gates.sentences import SentenceStarts
 from ...logs import get_logger
-from ..asking import check_ids, check_length, check_request
 from ..checkpoint import find_model, load_tokenizer, read_config, roles_of
 from ..digests import folder_digests
+from ..limits import check_ids, check_length, check_request
+from ..local.text import Writing
 from ..protocol import Compared, EngineError, EngineInfo, Request, Token
 from ..spans import OpenSpans
 from ..tokenizer import TagTokenizer, TextStream
 from ..weights import SAME_NATS, NotComparedError, apart, score_here
-from ..writing import Writing
 from .chat import ChatTemplate
 from .identity import Identity, identify, probe_ids
 from .replies import Questions, most_bytes, read_choices, read_chunk, read_scores

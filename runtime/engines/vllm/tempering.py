@@ -11,8 +11,8 @@ tags and the drawn token hold all the mass, which is the usual case.
 import math
 from collections.abc import Callable, Container, Sequence
 
+from ....agents.prompt import Sampling
 from ....gates.evidence import LOG_FLOOR
-from ..protocol import Sampling
 
 __all__ = ["Tempering", "tempering"]
 

@@ -9,7 +9,7 @@ from .. import standing, tables
 from ..chain import from_text
 from ..derive import CHANGING, Row, changes, decision_row, tag_score_rows, thought_row, told
 from ..events import EventKind
-from ..passages import OVERFLOW, number_range
+from ..search.index import OVERFLOW, number_range
 from ..text import text_of
 from .damage import DamageError, DamageKind, cut_off
 

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, Engine
 from .. import connect, tables
 from ..chain import blob_digest, from_text
 from ..errors import LedgerError
-from ..processes import side_by_side
+from ..parallel import side_by_side
 from .checkpoints import Checkpoint
 from .damage import Damage, DamageKind
 from .derived import Derivation, read_body
@@ -27,7 +27,7 @@ from .sweep import Span, Sweep, sweeping
 from .walk import Walked, policy_fault, walk, walking
 from .witness import Witnessed, witnessed
 
-__all__ = ["Damage", "DamageKind", "Verification", "rebuild", "verify"]
+__all__ = ["Verification", "rebuild", "verify"]
 
 _SPAN: Final = 5_000
 """Events that are checked in one go, at least: one run or several."""

@@ -17,15 +17,17 @@ from .. import connect
 from ..errors import LedgerError
 from ..integrity import verification
 from ..integrity.checkpoints import Checkpoint, checkpoints, stored_checkpoint
-from ..waiting import Waiting, waiting
-from . import diff, explain, export, fetch, listing, parquet, readonly, rejudge
+from . import diff, export, fetch, listing, parquet, rejudge
+from . import sql as readonly
+from . import why as explain
+from .answers import EventRow, FoundRow, PrunedRow, RunRow, ThoughtRow
 from .diff import Diff
 from .explanation import Explanation
 from .filters import CutFilters, Filters, Narrow, RunFilters
 from .page import Cursor, Page, one_more, page
-from .readonly import Answer
 from .replay import Replay
-from .rows import EventRow, FoundRow, PrunedRow, RunRow, ThoughtRow
+from .sql import Answer
+from .waiting import Waiting, waiting
 
 __all__ = ["AuditLog"]
 

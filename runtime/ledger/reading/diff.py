@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from ....gates.policy import Policy
 from ....gates.verdict import Broken, Judgement
 from . import fetch
-from .rows import RunRow, ThoughtRow
+from .answers import RunRow, ThoughtRow
 
 __all__ = ["Diff", "Differing", "compare"]
 

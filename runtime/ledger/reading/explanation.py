@@ -8,10 +8,10 @@ from ....agents.thought import Status
 from ....gates.approval import Approval
 from ....gates.rule import Rule
 from ....gates.verdict import Broken, Verdict
-from ..calls import RecordedCall
 from ..judgements import judgement_to_json
+from .answers import RunRow, ThoughtRow
+from .calls import RecordedCall
 from .replay import Loosening
-from .rows import RunRow, ThoughtRow
 
 __all__ = [
     "DecisionRow",

@@ -22,8 +22,8 @@ from ..integrity.derived import Derivation, read_body
 from ..integrity.links import Link, link_hash
 from ..judgements import approvals_from_json, judgement_from_json
 from ..text import text_of
+from .answers import RunRow, ThoughtRow
 from .replay import Bound, Stored
-from .rows import RunRow, ThoughtRow
 
 __all__ = [
     "bodies",

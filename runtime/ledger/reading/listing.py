@@ -16,11 +16,12 @@ from .. import tables
 from ..chain import from_text
 from ..errors import LedgerError
 from ..events import EventKind, RunStatus
-from ..words import Words
-from . import fetch, searching
+from ..search import finding as searching
+from ..search.words import Words
+from . import fetch
+from .answers import EventRow, FoundRow, PrunedRow, RunRow
 from .filters import Meaning, Narrow, one_of
 from .page import Cursor
-from .rows import EventRow, FoundRow, PrunedRow, RunRow
 
 __all__ = ["events", "found", "pruned", "run_ids", "runs"]
 

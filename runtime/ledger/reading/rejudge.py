@@ -16,7 +16,7 @@ from .. import connect
 from ..chain import event_hash, from_text
 from ..errors import LedgerError
 from ..judgements import approvals_from_json, judgement_from_json
-from ..processes import side_by_side
+from ..parallel import side_by_side
 from ..text import text_of
 from . import fetch
 from .replay import Bound, Flip, Replay, Stored

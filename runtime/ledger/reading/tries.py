@@ -11,9 +11,9 @@ from .. import tables
 from ..chain import as_text, from_text
 from ..events import EventKind
 from ..text import text_of
+from .answers import ThoughtRow
 from .explanation import SwitchRow, TryRow, WayBack
 from .fetch import content
-from .rows import ThoughtRow
 
 __all__ = ["Event", "events_of", "place", "switches", "tries"]
 

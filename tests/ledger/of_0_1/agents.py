@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from secateur import Agent, Policy, Sampling
-from secateur.agents.plan import act, aggregate, each, generate, keep_best, score, split
+from secateur.agents.plans.words import act, aggregate, each, generate, keep_best, score, split
 from secateur.agents.thought import Scene
 from secateur.agents.tool import Call, Workspace, tool
 

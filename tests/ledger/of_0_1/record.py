@@ -14,8 +14,8 @@ from pathlib import Path
 
 from agents import MODEL, RESUMED, asking, figure, sent_back, stamper
 from secateur import Agent, AuditLog, Ledger, LocalEngine
-from secateur.agents.builtin import load_agent
-from secateur.runtime.deciding import decide
+from secateur.agents.loading import load_agent
+from secateur.runtime.review.decisions import decide
 
 TASK = "3120 4217"
 

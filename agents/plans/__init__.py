@@ -1,0 +1,1 @@
+"""Plans: the words they are written with, operations, joins, and the machines that walk them."""

@@ -1,0 +1,1 @@
+"""Ready-made agents, and the spelling of their tasks."""

@@ -1,0 +1,1 @@
+"""Evaluation: what a trained model can do and does, each figure with its interval."""

@@ -1,0 +1,1 @@
+"""Tagged text read again by a model that was trained on such."""

@@ -1,0 +1,1 @@
+"""Training: recipe, tokenizer, batches, optimisers, and the run."""

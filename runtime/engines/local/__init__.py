@@ -1,0 +1,1 @@
+"""The local engine: a model in this process, on CPU or CUDA."""

@@ -1,0 +1,1 @@
+"""vLLM servers: started, and checked before they are trusted."""

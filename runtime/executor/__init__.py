@@ -1,0 +1,1 @@
+"""One run's life: session, scheduler, performer, tools, spending, recording."""

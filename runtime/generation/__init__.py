@@ -1,0 +1,1 @@
+"""One thought's life: attempts, decoding through the gate, switches, scoring passes, trail."""

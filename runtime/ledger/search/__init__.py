@@ -1,0 +1,1 @@
+"""Full text over prompts and outputs: the index, its words, and finding."""

@@ -1,0 +1,1 @@
+"""Going on from the ledger: history, recall, fingerprints, resuming."""
