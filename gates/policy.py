@@ -17,13 +17,14 @@ from .canonical import digest
 from .control import Control
 from .errors import PolicyError
 from .frozen import FrozenMapping, FrozenModel
+from .policy_file import Places, parse_policy, read_policy
 from .reading import Reading
-from .rule import ContextOverride, Rule, Scope, TagSetting
+from .rule import ContextOverride, Rule, TagSetting
 from .soundness import check_against, check_policy, explain
 from .verdict import Action, Broken
 from .vocabulary import Vocabulary
 
-__all__ = ["ContextOverride", "Policy", "Rule", "Scope", "TagSetting"]
+__all__ = ["Policy"]
 
 
 class Policy(FrozenModel):
@@ -74,18 +75,23 @@ class Policy(FrozenModel):
 
         Raises :class:`PolicyError` with file, line and remedy.
         """
-        from .policy_file import load_policy  # YAML is needed only by those who load a file
-
-        return load_policy(path, vocabulary)
+        return cls.from_yaml(*read_policy(path), vocabulary)
 
     @classmethod
     def from_yaml(
         cls, text: str, source: str = "policy", vocabulary: Vocabulary | None = None
     ) -> "Policy":
         """Read YAML text; ``source`` names it in messages."""
-        from .policy_file import parse_policy
-
-        return parse_policy(text, source, vocabulary)
+        places: Places = {}
+        data = parse_policy(text, source, places)
+        try:
+            policy = cls.model_validate(data)
+        except PolicyError as error:
+            raise error.placed(places) from None
+        policy._places.update(places)
+        if vocabulary is not None:
+            policy.check(vocabulary)
+        return policy
 
     def check(self, vocabulary: Vocabulary) -> None:
         """Refuse tags that the model does not have and readings that their schemes lack."""

@@ -6,10 +6,8 @@ from typing import Any
 
 from .encoding import decoded
 from .errors import PolicyError
-from .policy import Policy
-from .vocabulary import Vocabulary
 
-__all__ = ["SHIPPED", "load_policy", "parse_policy"]
+__all__ = ["SHIPPED", "Places", "parse_policy", "read_policy"]
 
 SHIPPED = ("observe", "prune", "strict")
 """The policies that come with the package, loaded by name."""
@@ -17,13 +15,14 @@ SHIPPED = ("observe", "prune", "strict")
 Places = dict[tuple[str | int, ...], str]
 
 
-def load_policy(path: str | Path, vocabulary: Vocabulary | None = None) -> Policy:
-    """Read a policy file, or a shipped policy when ``path`` is one of :data:`SHIPPED`."""
+def read_policy(path: str | Path) -> tuple[str, str]:
+    """The text of a policy file, or of a shipped policy when ``path`` is one of :data:`SHIPPED`,
+    and what messages call it."""
     if path in SHIPPED:
         found = files(f"{__package__}.policies") / f"{path}.yaml"
-        return parse_policy(found.read_text("utf-8"), f"{path}.yaml", vocabulary)
+        return found.read_text("utf-8"), f"{path}.yaml"
     try:
-        text = decoded(Path(path).read_bytes())
+        return decoded(Path(path).read_bytes()), str(path)
     except FileNotFoundError:
         raise PolicyError(
             f"{path}: no such policy file; give a YAML file, or a shipped policy by name: "
@@ -35,24 +34,9 @@ def load_policy(path: str | Path, vocabulary: Vocabulary | None = None) -> Polic
         raise PolicyError(
             f"{path}: cannot be read ({error.strerror}); give a YAML file you may read"
         ) from None
-    return parse_policy(text, str(path), vocabulary)
 
 
-def parse_policy(text: str, source: str, vocabulary: Vocabulary | None = None) -> Policy:
-    """Build a policy from YAML text; ``source`` names it in messages."""
-    places: Places = {}
-    data = _read_yaml(text, source, places)
-    try:
-        policy = Policy.model_validate(data)
-    except PolicyError as error:
-        raise error.placed(places) from None
-    policy._places.update(places)
-    if vocabulary is not None:
-        policy.check(vocabulary)
-    return policy
-
-
-def _read_yaml(text: str, source: str, places: Places) -> Any:
+def parse_policy(text: str, source: str, places: Places) -> Any:
     """Plain data from YAML, and into ``places`` the line of every value.
 
     Stricter than YAML: no duplicate keys, no aliases, and keys are text.

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,15 +16,28 @@ from .sentences import Boundary
 from .verdict import Action
 from .vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    from .policy import Policy
-
 __all__ = ["check_against", "check_policy", "explain"]
 
 Path = tuple[str | int, ...]
 
 
-def check_policy(policy: "Policy") -> None:
+class Checked(Protocol):
+    """What is asked of a policy (:class:`.Policy`)."""
+
+    @property
+    def tags(self) -> Mapping[str, TagSetting]: ...
+    @property
+    def rules(self) -> tuple[Rule, ...]: ...
+    @property
+    def contexts(self) -> Mapping[str, ContextOverride]: ...
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]: ...
+    @property
+    def locked(self) -> Set[str]: ...
+    def controls(self, context: str | None = None) -> dict[str, Control]: ...
+
+
+def check_policy(policy: Checked) -> None:
     """Raise :class:`PolicyError` for dead rules, loosened locks and missing calibrations."""
     locked = policy.locked
     own = _Kinds.of(policy.rules)
@@ -69,7 +82,7 @@ def check_policy(policy: "Policy") -> None:
             )
 
 
-def check_against(policy: "Policy", vocabulary: Vocabulary) -> None:
+def check_against(policy: Checked, vocabulary: Vocabulary) -> None:
     """Raise :class:`PolicyError` for tags and readings that this vocabulary does not have."""
     named: list[tuple[Path, str]] = [(("tags", tag), tag) for tag in policy.tags]
     for where, rule in _all_rules(policy):
@@ -99,7 +112,7 @@ def check_against(policy: "Policy", vocabulary: Vocabulary) -> None:
             )
 
 
-def _all_rules(policy: "Policy") -> Iterable[tuple[Path, Rule]]:
+def _all_rules(policy: Checked) -> Iterable[tuple[Path, Rule]]:
     for index, rule in enumerate(policy.rules):
         yield ("rules", index), rule
     for name, override in policy.contexts.items():
@@ -150,7 +163,7 @@ _NO_RETRY = ""
 
 
 def _check_rules(
-    policy: "Policy",
+    policy: Checked,
     locked: Set[str],
     rules: tuple[Rule, ...],
     there: _Kinds,
@@ -216,7 +229,7 @@ def _covers(rival: Rule, rule: Rule, locked: bool) -> bool:
 
 
 def _check_retries(
-    policy: "Policy",
+    policy: Checked,
     locked: Set[str],
     rules: tuple[Rule, ...],
     controls: Mapping[str, Control],
@@ -239,7 +252,7 @@ def _check_retries(
 
 
 def _check_locks(
-    policy: "Policy",
+    policy: Checked,
     locked: Set[str],
     own: _Kinds,
     name: str,
