@@ -27,7 +27,7 @@ from ..ledger.reading.audit import AuditLog
 from ..resuming import ResumeError, RunOverError
 from ..run import RunResult
 from ..settings import Settings
-from .interrupts import stoppable
+from .interrupts import run_stoppable
 from .live import shown_live
 from .terminal import print_table, table
 from .tree import render_tree, shortened
@@ -182,7 +182,7 @@ class _Again:
 def _wait_for(runs: Coroutine[Any, Any, bool], again: _Again) -> None:
     """Exit code 1 where a run failed."""
     try:
-        failed = asyncio.run(stoppable(runs, again.line))
+        failed = run_stoppable(runs, again.line)
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Abort(again.line()) from None
     if failed:
