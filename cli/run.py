@@ -33,7 +33,7 @@ from ..runtime.screen import Console
 from ..runtime.settings import Settings
 from .interrupts import ending_at_once
 from .live import shown_live
-from .stopping import stoppable
+from .stopping import run_stoppable
 from .terminal import Fact, one_line, print_table, table
 from .tree import render_tree
 
@@ -190,7 +190,7 @@ class _Again:
 def _wait_for(runs: Coroutine[Any, Any, bool], again: _Again) -> None:
     """Exit code 1 where a run failed."""
     try:
-        failed = asyncio.run(stoppable(runs, again.line))
+        failed = run_stoppable(runs, again.line)
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise typer.Abort(again.line()) from None
     if failed:

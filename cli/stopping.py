@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from _thread import interrupt_main
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, TypeVar
@@ -12,21 +13,40 @@ from typing import Any, Final, TypeVar
 from ..runtime.executor.tools import UNDER_WAY
 from ..runtime.pictures.looks import shortened
 
-__all__ = ["stoppable"]
+__all__ = ["run_stoppable"]
 
 T = TypeVar("T")
 
-_PATIENCE: Final = 2.0
+_PATIENCE: Final = 10.0
 """Seconds that what was given up has to write down its end."""
 
+_HEARD: Final = 1.0
+"""Seconds after which whoever does not hear of Ctrl-C is interrupted."""
 
-async def stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) -> T:
-    """What comes of the runs, until somebody presses Ctrl-C.
+
+def run_stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) -> T:
+    """What comes of the runs, on an event loop, until somebody presses Ctrl-C.
 
     Then they are cancelled, and wait for tool calls that are under way. Pressed once more, no call
-    is waited for: it is unknown, and the process ends with ``last_line`` and the exit code 130, at
-    the latest when what was given up has had its time.
+    is waited for: it is unknown. A process that does not end by that is ended in the end, with
+    ``last_line`` and the exit code 130.
+
+    Raises ``CancelledError``, or ``KeyboardInterrupt``, where the runs were stopped.
     """
+
+    def end() -> None:
+        _say(f"error: {last_line()}")
+        os._exit(130)
+
+    timer = threading.Timer(_PATIENCE, end)
+    timer.daemon = True
+    try:
+        return asyncio.run(_stoppable(runs, timer))
+    finally:
+        timer.cancel()
+
+
+async def _stoppable(runs: Coroutine[Any, Any, T], timer: threading.Timer) -> T:
     task = asyncio.current_task()
     known = signal.getsignal(signal.SIGINT)
     here = threading.current_thread() is threading.main_thread()
@@ -34,32 +54,38 @@ async def stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) 
         return await runs
     loop = asyncio.get_running_loop()
     pressed = 0
+    heard = False
 
-    def end() -> None:
-        _say(f"error: {last_line()}")
-        sys.stdout.flush()
-        os._exit(130)
+    def stop() -> None:
+        nonlocal heard
+        heard = True
+        task.cancel()
+
+    def insist() -> None:
+        if not heard:  # a function that runs now holds everything up: interrupt that
+            interrupt_main()
+
+    prod = threading.Timer(_HEARD, insist)
+    prod.daemon = True
 
     def press(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed += 1
         if pressed == 1:
             _say(f"stopping{_waits_for(loop)}; Ctrl-C once more ends it at once")
-            loop.call_soon_threadsafe(task.cancel)
-        elif pressed == 2:
-            loop.call_soon_threadsafe(_give_up, loop)
-            timer = threading.Timer(_PATIENCE, end)
-            timer.daemon = True
-            timer.start()
-        else:
-            end()
+            loop.call_soon_threadsafe(stop)
+            return
+        if pressed > 2:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(_give_up, loop)
+        timer.start()
+        prod.start()
 
     signal.signal(signal.SIGINT, press)
     try:
         return await runs
     finally:
-        if pressed > 1:  # a thread that goes on, or a task that will not end, holds nothing up
-            end()
+        prod.cancel()
         signal.signal(signal.SIGINT, known)
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langgraph.channels import EphemeralValue, UntrackedValue
@@ -243,8 +243,9 @@ def compile_graph(
     shell.add_edge("grow", "review")
     shell.add_conditional_edges("review", _next)
     shell.add_edge("deliver", END)
-    graph = shell.compile(checkpointer=checkpointer, name=agent.name)
-    graph.__class__ = _Graph  # LangGraph builds what it compiles; only how it is called differs
+    compiled = shell.compile(checkpointer=checkpointer, name=agent.name)
+    compiled.__class__ = _Graph  # LangGraph builds what it compiles; only how it is called differs
+    graph = cast(_Graph, compiled)
     graph.nodes_, graph.background = nodes, background
     return graph
 

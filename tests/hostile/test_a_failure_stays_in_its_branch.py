@@ -381,7 +381,7 @@ def acting(tool: Any, ways: str = "abc") -> Any:
         return Call(made.name if text == "b" else "note", {"word": text})
 
     cut = split(lambda scene: [(way, None) for way in ways], name="ways")
-    return cut >> act([made, note], calls=calls)
+    return cut >> generate("{text}", calls=calls) >> act([made, note], calls=calls)
 
 
 def events(path: Path, result: RunResult) -> list[str]:
@@ -407,7 +407,7 @@ async def test_what_a_tool_raises_is_its_answer_and_fails_its_branch(
     made = {"plain": plain, "handed over": handed, "asynchronous": later}[kind]
     cut = split(lambda scene: [(way, None) for way in TASK], name="ways")
     calls = lambda text: Call(made.__name__, {"word": text})  # noqa: E731
-    result = await run(cut >> act([made], calls=calls))
+    result = await run(cut >> generate("{text}", calls=calls) >> act([made], calls=calls))
     check(result)
     kinds = events(tmp_path, result)
     assert kinds.count("tool_intended") == kinds.count("tool_returned") == len(TASK)

@@ -164,6 +164,39 @@ def test_ctrl_c_once_more_ends_it_and_the_call_is_unknown(
     assert json.loads(done.stdout)["result"] == "it was"
 
 
+BLOCKED = """
+import signal, time
+from pathlib import Path
+from secateur import Agent, score, split
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def hold_up(scene):
+    Path("begun").touch()
+    time.sleep(600)
+
+
+agent = Agent("blocked", split(lambda scene: [("a", 1)]) >> score(hold_up))
+"""
+
+
+def test_ctrl_c_twice_ends_a_function_that_holds_everything_up(
+    place: Path, environment: dict[str, str]
+) -> None:
+    (place / "blocked.py").write_text(BLOCKED)
+    running = Running(place, environment, "blocked.py:agent", "x", "--json")
+    running.until("begun")
+    running.press()
+    assert running.line() == "stopping; Ctrl-C once more ends it at once\n"
+    running.press()
+    code, out, err = running.end()
+    run, _ = kinds(place)
+    assert (code, out) == (130, "")
+    assert err.splitlines()[-1].endswith(f"secateur run blocked.py:agent --resume {run}")
+    assert "Traceback" not in err
+
+
 def on_a_terminal(place: Path, environment: dict[str, str], *words: str) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
