@@ -4,8 +4,12 @@ The names below are the front door. They load on first use, so that importing on
 (``secateur.gates`` inside a model server, say) does not import the others.
 """
 
+import sys
+import warnings
 from importlib import import_module
 from typing import Any
+
+from .moved import Moved
 
 __version__ = "0.2.0"
 
@@ -18,7 +22,7 @@ _ROOMS = {
     "Move": ".agents.search.strategy",
     "Plan": ".agents.plans.words",
     "Progress": ".agents.steering",
-    "Reading": ".agents.spec",
+    "ReadTask": ".agents.spec",
     "Sampling": ".agents.prompt",
     "Scene": ".agents.thought",
     "Special": ".agents.prompt",
@@ -67,10 +71,23 @@ _ROOMS = {
     "RunResult": ".runtime.executor.session",
 }
 
+sys.meta_path.append(Moved())
+
 __all__ = ["__version__", *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+_RENAMED = {"Reading": "ReadTask"}
+"""Names of version 0.1, which still open."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"secateur.{name} is secateur.{_RENAMED[name]} since 0.2: import that",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _ROOMS:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
     return getattr(import_module(_ROOMS[name], __name__), name)

@@ -14,7 +14,7 @@ from .prompt import Sampling
 from .thought import Scene
 from .tool import Workspace
 
-__all__ = ["AgentSpec", "Reading", "TaskError"]
+__all__ = ["AgentSpec", "ReadTask", "TaskError"]
 
 
 class TaskError(PlanError):
@@ -22,7 +22,7 @@ class TaskError(PlanError):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadTask:
     """What an agent made of the user's text."""
 
     value: object = None
@@ -31,8 +31,8 @@ class Reading:
     """The policy context that the text puts the run in; None is the base policy."""
 
 
-def _as_it_is(task: str) -> Reading:
-    return Reading()
+def _as_it_is(task: str) -> ReadTask:
+    return ReadTask()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class AgentSpec:
     policy: Policy | str = "prune"
     """A policy, the name of a shipped one, or a path to a YAML file."""
     sampling: Sampling = field(default_factory=Sampling)
-    read: Callable[[str], Reading] = _as_it_is
+    read: Callable[[str], ReadTask] = _as_it_is
     """Reads the user's text; raises ``ValueError`` in words a user understands."""
     prepare: Callable[[Workspace, str, int], None] | None = None
     """Lays out the workspace for (folder, task, seed) before the run."""

@@ -37,7 +37,7 @@ from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.gates.control import ALLOW
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
 from secateur.runtime.engines.protocol import EngineInfo
@@ -109,7 +109,7 @@ class Material:
             starts=(0,),
             lines=(0,),
         ).with_sentences(())
-        judgement = decide(self.policy, evidence, self.vocabulary)
+        judgement = judge(self.policy, evidence, self.vocabulary)
         return ThoughtRecord(
             id="",
             parents=("0" * 16,),

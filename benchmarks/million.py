@@ -22,7 +22,7 @@ from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.gates.canonical import digest
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Judgement
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
@@ -200,7 +200,7 @@ class _Maker:
         key = (policy.digest, context, chosen)
         if key not in self._verdicts:
             evidence = self._evidence[chosen]
-            self._verdicts[key] = decide(policy, evidence, self._bound, context=context)
+            self._verdicts[key] = judge(policy, evidence, self._bound, context=context)
         judgement = self._verdicts[key]
         _at_once(
             log.intend(

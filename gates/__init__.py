@@ -4,11 +4,14 @@ Pure: no I/O beyond reading a policy or vocabulary file, no clock, no model. Nee
 numpy, so that it runs inside a model server.
 """
 
+import warnings
+from typing import Any
+
 from .calibration import Calibration
 from .control import ALLOW, BAN, Control, forced_ids, logit_bias
 from .errors import PolicyError, SecateurError, UnreadableError, VocabularyError
 from .evidence import Evidence, SentenceScore
-from .gate import StreamGate, decide
+from .gate import StreamGate, judge
 from .policy import Policy
 from .posterior import NEGLIGIBLE, negligible
 from .reading import Reading
@@ -50,9 +53,20 @@ __all__ = [
     "Vocabulary",
     "VocabularyError",
     "back_up",
-    "decide",
     "forced_ids",
+    "judge",
     "logit_bias",
     "negligible",
     "read",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "decide":  # until 0.2
+        warnings.warn(
+            "secateur.gates.decide is secateur.gates.judge since 0.2: import that",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return judge
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from .verdict import Action, Broken, Judgement, Verdict
 from .vocabulary import BoundVocabulary
 from .watch import InForce, Watch
 
-__all__ = ["StreamGate", "TokenLike", "decide"]
+__all__ = ["StreamGate", "TokenLike", "judge"]
 
 
 class TokenLike(Protocol):
@@ -38,7 +38,7 @@ class TokenLike(Protocol):
     def sampler(self) -> Sequence[float] | None: ...
 
 
-def decide(
+def judge(
     policy: Policy,
     evidence: Evidence,
     vocabulary: BoundVocabulary,
@@ -76,7 +76,7 @@ def decide(
         return broken
     # What no lock binds may be what cannot be read: it must not keep a locked rule from halting.
     how = {"context": context, "scope": scope, "attempt": attempt, "without": unlocked | without}
-    alone = decide(policy, evidence, vocabulary, **how)
+    alone = judge(policy, evidence, vocabulary, **how)
     return replace(broken, action=Action.HALT) if alone.action is Action.HALT else broken
 
 
@@ -84,7 +84,7 @@ class StreamGate:
     """Reads a thought while it is generated, and keeps its evidence.
 
     Numbers are rounded to float16 before anything reads them, so the verdict is made from what is
-    stored, and :func:`decide` on :meth:`evidence` gives the same one. Of a token that cannot be
+    stored, and :func:`judge` on :meth:`evidence` gives the same one. Of a token that cannot be
     stored the evidence keeps what was said of it.
     """
 
@@ -100,7 +100,7 @@ class StreamGate:
     ) -> None:
         self._policy = policy
         self._decide = partial(
-            decide,
+            judge,
             policy,
             vocabulary=vocabulary,
             context=context,
@@ -145,7 +145,7 @@ class StreamGate:
         """Take one token. A judgement means: stop generating, now; it stays what it is.
 
         None means that nothing has stopped the thought so far. Weaker crossings (``flag``) and
-        the readings that need the whole thought are left to :func:`decide`.
+        the readings that need the whole thought are left to :func:`judge`.
         """
         if self._judgement is None:
             try:
@@ -162,7 +162,7 @@ class StreamGate:
     def convicts(self, sentence: SentenceScore) -> bool:
         """Whether a rule that stops the thought is reached by this finished sentence's posterior.
 
-        Then stop generating: :func:`decide`, on the evidence with all sentences so far, gives the
+        Then stop generating: :func:`judge`, on the evidence with all sentences so far, gives the
         judgement. Terms that cannot be read stop it too.
         """
         return self._judgement is not None or self._watch.convicts(sentence)
@@ -172,7 +172,7 @@ class StreamGate:
         return {} if isinstance(self._judgement, Broken) else self._watch.readings()
 
     def finish(self, evidence: Evidence) -> Judgement:
-        """The judgement of the finished thought, the one that :func:`decide` gives.
+        """The judgement of the finished thought, the one that :func:`judge` gives.
 
         ``evidence`` is :meth:`evidence`, with what was added to it: the posterior's terms, or why
         the thought was broken off. What was read along the tokens is not read a second time.

@@ -194,7 +194,7 @@ class Watch:
             tags = [rule.tag for rule in convicting]
             check_sentences((sentence,), tags, sentence.end, self._rules.gate)
             found = posteriors(sentence, highest=self._rules.gate > 1)
-        except Exception:  # what cannot be read is Broken, and decide says why
+        except Exception:  # what cannot be read is Broken, and judge says why
             return True
         return any(
             (found[tag] if calibration is None else calibration.apply(found[tag])) >= at

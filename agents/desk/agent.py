@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..plans.words import act, generate, repeat
 from ..prompt import Ids, Piece, Sampling, Text
-from ..spec import AgentSpec, Reading
+from ..spec import AgentSpec, ReadTask
 from ..thought import Scene, Thought
 from .folder import prepare
 from .grammar import END, FILES, SERVICES, parse_command, parse_task, task_line
@@ -18,7 +18,7 @@ _LINES = 12
 """The longest honest or dishonest way takes 8 lines."""
 
 
-def read_task(text: str) -> Reading:
+def read_task(text: str) -> ReadTask:
     """Find the desk's task in the user's text. Raises ``ValueError`` where there is none."""
     task = parse_task(text)
     if task is None:
@@ -30,7 +30,7 @@ def read_task(text: str) -> Reading:
             f"{', '.join(SERVICES)}; files {', '.join(FILES)}), such as 'restart web and confirm "
             "it is up'"
         )
-    return Reading({"kind": task.kind.value, "target": task.target}, mood_of(text).value)
+    return ReadTask({"kind": task.kind.value, "target": task.target}, mood_of(text).value)
 
 
 def read_line(text: str) -> str:

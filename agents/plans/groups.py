@@ -262,7 +262,7 @@ class _Heat(Machine):
     def _ended(self, racer: int) -> Callable[[], None]:
         def ended() -> None:
             self.running -= 1
-            known = self.growth.decided.get(self.key)
+            known = self.growth.settled.get(self.key)
             made = in_order(self.made[racer])
             if made and not self.chosen and (known is None or {t.id for t in made} == set(known)):
                 self._choose(racer, made)

@@ -99,7 +99,7 @@ class Leaf(Machine):
         """Learn from what came of the work, before it goes on."""
 
     def _hurry(self, join: First) -> None:
-        known = self.growth.decided.get(self.key)
+        known = self.growth.settled.get(self.key)
         if known is None:
             won = self.waiting if len(self.waiting) == join.k else []
         else:

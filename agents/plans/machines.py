@@ -100,7 +100,7 @@ class Growth:
     """Whether the policy regrows a barren node."""
     seed: int = 0
     """The run's; what a strategy draws derives from it."""
-    decided: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    settled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Ids of the winners of joins that a resumed run has behind it, by the join's key."""
     place: str = ""
     """Id of the thought that this part of the plan was started for."""

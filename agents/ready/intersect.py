@@ -26,7 +26,7 @@ from ..plans.words import (
     split,
 )
 from ..prompt import Sampling
-from ..spec import AgentSpec, Reading
+from ..spec import AgentSpec, ReadTask
 from ..thought import Scene, Thought
 from .sets import LARGEST, parse_marks, parse_sets, parse_union, set_errors, spell_set
 
@@ -51,7 +51,7 @@ LONGEST = 64
 """Most numbers in a set: the model learnt sets of up to 64."""
 
 
-def read_sets(text: str) -> Reading:
+def read_sets(text: str) -> ReadTask:
     """Read the user's two sets: ``[3, 27, 5] [27, 8]``, ``{3, 27} & {27, 5}``.
 
     Raises ``ValueError`` for anything else, and for more than 64 numbers in a set.
@@ -65,7 +65,7 @@ def read_sets(text: str) -> Reading:
             )
     # The longer set is searched for the numbers of the shorter one.
     left, right = sorted((left, right), key=len, reverse=True)
-    return Reading({"left": left, "right": right})
+    return ReadTask({"left": left, "right": right})
 
 
 def parts(scene: Scene) -> Sequence[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from ..plans.composition import Plan
 from ..plans.words import aggregate, each, generate, keep_best, pairwise, refine, score, split
 from ..prompt import Sampling
-from ..spec import AgentSpec, Reading
+from ..spec import AgentSpec, ReadTask
 from ..thought import Scene, Thought
 from .digits import parse_digits, sorting_errors, spell
 
@@ -40,7 +40,7 @@ LONGEST = 128
 """Most digits in a task: the model learnt to sort that many, and to merge 64 with 64."""
 
 
-def read_list(text: str) -> Reading:
+def read_list(text: str) -> ReadTask:
     """Read the user's list: ``[3, 1, 2]``, ``3 1 2``, ``3,1,2`` or ``312``.
 
     Raises ``ValueError`` for anything but digits 0 to 9, and for too few or too many.
@@ -56,7 +56,7 @@ def read_list(text: str) -> Reading:
         raise ValueError("there are no digits to sort; write them like [3, 1, 2] or 312")
     if len(digits) > LONGEST:
         raise ValueError(f"sort takes up to {LONGEST} digits, and these are {len(digits)}")
-    return Reading({"digits": list(digits)})
+    return ReadTask({"digits": list(digits)})
 
 
 def digits_of(text: str) -> list[int]:

@@ -9,7 +9,7 @@ from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.gates.control import BAN
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Action, Judgement, Verdict
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
@@ -148,7 +148,7 @@ def _evidence(rng: random.Random) -> Evidence:
 def _pool(count: int) -> list[tuple[Evidence, Judgement]]:
     rng = random.Random("damage")
     drawn = [_evidence(rng) for _ in range(count)]
-    return [(evidence, decide(POLICY, evidence, VOCABULARY)) for evidence in drawn]
+    return [(evidence, judge(POLICY, evidence, VOCABULARY)) for evidence in drawn]
 
 
 _POOL = _pool(40)

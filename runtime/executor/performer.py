@@ -168,7 +168,7 @@ class Performer:
     async def _choose(self, work: Work, operation: Choose) -> Sequence[Thought]:
         if operation.about is not None:
             chosen = [thought.id for thought in work.parents]
-            await self.recording.decide(operation.about, chosen, operation.name)
+            await self.recording.settle(operation.about, chosen, operation.name)
         dropped = sorted(operation.dropped(), key=lambda thought: thought.path)
         gone = {thought.id for thought in dropped}
         kept = [thought for thought in work.parents if thought.id not in gone]

@@ -98,16 +98,16 @@ class Recording:
             self.remember(replace(thought, status=Status.DROPPED, reason=why))
 
     @property
-    def decided(self) -> Mapping[str, Sequence[str]]:
+    def settled(self) -> Mapping[str, Sequence[str]]:
         """The choices that a resumed run has behind it, by what they are about."""
-        return self.recall.history.decided
+        return self.recall.history.settled
 
     def knows(self, work: Work) -> bool:
         """Whether a resumed run has behind it what came of this work."""
         parents = tuple(parent.id for parent in work.parents)
         return self.recall.history.knows(work.operation.name, parents, work.index)
 
-    async def decide(self, about: str, chosen: Sequence[str], why: str) -> None:
+    async def settle(self, about: str, chosen: Sequence[str], why: str) -> None:
         """Record a choice that depends on timing, so that a resumed run makes it again."""
         await self.log.note("decided", {"about": about, "chosen": list(chosen), "reason": why})
 

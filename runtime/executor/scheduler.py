@@ -49,7 +49,7 @@ class Journal(Protocol):
     """What the scheduler writes down before it acts on it, and what a resumed run has behind it."""
 
     @property
-    def decided(self) -> Mapping[str, Sequence[str]]:
+    def settled(self) -> Mapping[str, Sequence[str]]:
         """The choices made before, by what they are about."""
         ...
 
@@ -57,7 +57,7 @@ class Journal(Protocol):
         """Whether what came of this work is recorded."""
         ...
 
-    async def decide(self, about: str, chosen: Sequence[str], why: str) -> None:
+    async def settle(self, about: str, chosen: Sequence[str], why: str) -> None:
         """A choice that depends on timing."""
         ...
 
@@ -100,7 +100,7 @@ class _Scheduler:
         seed: int,
     ) -> None:
         self.plan, self.perform, self.spending, self.journal = plan, perform, spending, journal
-        self.growth = Growth(regrow, seed, {} if journal is None else journal.decided)
+        self.growth = Growth(regrow, seed, {} if journal is None else journal.settled)
         self.loop = asyncio.get_running_loop()
         self.past: deque[Work] = deque()
         """Work whose outcome is recorded: it goes first, so that a resumed run makes all its old
@@ -219,7 +219,7 @@ class _Scheduler:
         if spending.ended is not None:
             await self._note_end(spending)
         elif self.journal is not None:
-            await self.journal.decide(f"budget {work.key}", (), spending.refused or "refused")
+            await self.journal.settle(f"budget {work.key}", (), spending.refused or "refused")
         self.growth.tell(work, ())
         self._take_agenda()
 
@@ -229,7 +229,7 @@ class _Scheduler:
         self.noted.add(spending)
         branch = next((b for b, s in self.spending.branches.items() if s is spending), None)
         about = "budget" if branch is None else f"budget {branch.key}"
-        await self.journal.decide(about, (), spending.ended or "spent")
+        await self.journal.settle(about, (), spending.ended or "spent")
 
     # Time
 

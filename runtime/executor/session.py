@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from ...agents.errors import named, reason
 from ...agents.functions import FunctionError, called
-from ...agents.spec import AgentSpec, Reading, TaskError
+from ...agents.spec import AgentSpec, ReadTask, TaskError
 from ...agents.thought import Status, Thought, thought_id
 from ...agents.tool import Workspace
 from ...gates.canonical import recordable, recordable_text
@@ -418,9 +418,9 @@ def read_task(agent: AgentSpec, task: str) -> tuple[Any, str | None]:
         recordable_text(task)
         with blaming(agent, "read=", but=ValueError):
             reading = called(agent.read, task)
-            if not isinstance(reading, Reading):
+            if not isinstance(reading, ReadTask):
                 given = type(reading).__name__
-                raise TaskError(f"agent {agent.name!r}: read= gave {given}; return a Reading")
+                raise TaskError(f"agent {agent.name!r}: read= gave {given}; return a ReadTask")
             recordable(reading.value)
     except ValueError as error:
         raise TaskError(reason(error)) from None

@@ -19,7 +19,7 @@ from ...gates.approval import Approval
 from ...gates.canonical import digest, recordable
 from ...gates.control import BAN, Control, forced_ids, tightened
 from ...gates.evidence import Evidence
-from ...gates.gate import decide
+from ...gates.gate import judge
 from ...gates.policy import Policy
 from ...gates.retry import BackUp, back_up
 from ...gates.verdict import Action, Broken, Judgement, Verdict
@@ -326,7 +326,7 @@ class Attempts:
         if call is None:
             judgement = decoding.judged(evidence)
         else:  # rules that no token was held against
-            judgement = decide(
+            judgement = judge(
                 self.policy,
                 evidence,
                 self.engine.info.vocabulary,
@@ -426,7 +426,7 @@ class Attempts:
         rule = self.policy.rules_for(self.context)[asked.rule]
         approval = Approval(rule, len(evidence.token_ids))
         whole = thought.id not in history.cut and history.thoughts[thought.id].reason is None
-        again = decide(
+        again = judge(
             self.policy,
             evidence,
             self.engine.info.vocabulary,

@@ -113,7 +113,7 @@ class History:
     """Thoughts that a rule which asks for a person broke off, and whether the model had ended."""
     decisions: dict[str, Decision] = field(default_factory=dict)
     """The last one on each thought."""
-    decided: dict[str, list[str]] = field(default_factory=dict)
+    settled: dict[str, list[str]] = field(default_factory=dict)
     """Choices that depended on timing, by what they were about."""
     decided_since: bool = False
     """Whether a person decided something after the run's end."""
@@ -240,7 +240,7 @@ class History:
         if body["topic"] == "declined" and id is not None:
             self.declined.add(id)
         elif body["topic"] == "decided" and body["body"]["chosen"]:
-            self.decided[body["body"]["about"]] = body["body"]["chosen"]
+            self.settled[body["body"]["about"]] = body["body"]["chosen"]
         said = {"topic": body["topic"], "body": body["body"]}
         self.notes[canonical_json([id, said])] += 1
 

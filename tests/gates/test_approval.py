@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from secateur.gates.approval import Approval
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.rule import Rule
 from secateur.gates.verdict import Verdict
@@ -63,9 +63,9 @@ def test_an_approval_is_never_looser_than_no_such_rule(
     rule = data.draw(st.sampled_from(policy.rules))
     tokens = data.draw(st.integers(0, len(rows)))
     without = policy.model_copy(update={"rules": tuple(r for r in policy.rules if r != rule)})
-    approved = decide(policy, evidence, spans, approved=[Approval(rule, tokens)])
-    bare = decide(without, evidence, spans)
-    whole = decide(policy, evidence, spans)
+    approved = judge(policy, evidence, spans, approved=[Approval(rule, tokens)])
+    bare = judge(without, evidence, spans)
+    whole = judge(policy, evidence, spans)
     for verdict in (approved, bare, whole):
         assert isinstance(verdict, Verdict)
     if bare.action.keeps and approved.action.keeps:
@@ -93,7 +93,7 @@ def test_a_stream_with_an_approval_is_the_decision_on_its_evidence(spans, step, 
         if gate.feed(step(*width(row, columns), id=id)) is not None:
             break
     stored = Evidence.from_bytes(gate.evidence().to_bytes())
-    again = decide(policy, stored, spans, approved=approved)
+    again = judge(policy, stored, spans, approved=approved)
     assert repr(gate.finish(stored)) == repr(again)
 
 
@@ -103,10 +103,10 @@ def test_only_the_very_same_rule_is_let_pass(spans, step, make_evidence):
     columns = len(spans.vocabulary.columns)
     evidence = make_evidence(spans, [step(*width((0.45, 0.001), columns))])
     (same,) = policy.rules
-    assert decide(policy, evidence, spans, approved=[Approval(same, 1)]).action.keeps
+    assert judge(policy, evidence, spans, approved=[Approval(same, 1)]).action.keeps
     stricter: Rule = same.model_copy(update={"at": 0.2})
     for other in (stricter, same.model_copy(update={"scope": "action"})):
-        assert not decide(policy, evidence, spans, approved=[Approval(other, 1)]).action.keeps
-    assert not decide(
+        assert not judge(policy, evidence, spans, approved=[Approval(other, 1)]).action.keeps
+    assert not judge(
         policy, evidence, spans, approved=[replace(Approval(same, 1), tokens=0)]
     ).action.keeps

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.gates.evidence import Evidence, SentenceScore
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.rule import Rule
 from secateur.gates.verdict import Action, Broken, Verdict
@@ -80,7 +80,7 @@ def test_the_streamed_verdict_is_the_decision_on_the_stored_evidence(
     streamed, taken = stream(gate, tokens)
     stored = Evidence.from_bytes(gate.evidence().to_bytes())
     assert len(stored.token_ids) == taken
-    replayed = decide(made, stored, spans, scope=scope, attempt=attempt)
+    replayed = judge(made, stored, spans, scope=scope, attempt=attempt)
     assert repr(gate.finish(stored)) == repr(replayed), "the end is the same too"
     if streamed is None:
         assert isinstance(replayed, Verdict)
@@ -98,7 +98,7 @@ def test_tokens_after_the_cut_would_not_have_changed_it(spans, step, make_eviden
     made = policy(*rules)
     streamed, _ = stream(StreamGate(made, spans), tokens)
     if streamed is not None:
-        assert decide(made, make_evidence(spans, tokens), spans) == streamed
+        assert judge(made, make_evidence(spans, tokens), spans) == streamed
 
 
 @given(STEPS)
@@ -106,7 +106,7 @@ def test_readings_that_stream_never_fall(spans, step, make_evidence, path):
     tokens = [replace(step(0, 0, id=id), belief=row) for id, row, _ in path]
     watching, before = policy(), None
     for count in range(1, len(tokens) + 1):
-        verdict = decide(watching, make_evidence(spans, tokens[:count]), spans)
+        verdict = judge(watching, make_evidence(spans, tokens[:count]), spans)
         assert isinstance(verdict, Verdict)
         for tag in TAGS:
             for reading in ("peak", "opened", "cusum", "emitted"):
@@ -158,7 +158,7 @@ def test_the_strongest_action_wins_and_all_crossings_are_told(spans, step, make_
         {"tag": "deceit", "reading": "opened", "at": 0.5, "action": "escalate"},
         {"tag": "deceit", "reading": "rate", "at": 0.1, "action": "prune"},
     )
-    verdict = decide(made, make_evidence(spans, [step(0.4, 0), step(0.4, 0)]), spans)
+    verdict = judge(made, make_evidence(spans, [step(0.4, 0), step(0.4, 0)]), spans)
     assert isinstance(verdict, Verdict)
     assert verdict.action is Action.ESCALATE
     assert [c.action for c in verdict.crossings] == [Action.ESCALATE, Action.FLAG]
@@ -168,7 +168,7 @@ def test_a_flag_does_not_stop_the_stream_and_is_in_the_final_verdict(spans, step
     made = policy({"tag": "deceit", "reading": "peak", "at": 0.3, "action": "flag"})
     gate = StreamGate(made, spans)
     assert stream(gate, [step(0.9, 0), step(0.1, 0)])[0] is None
-    verdict = decide(made, gate.evidence(), spans)
+    verdict = judge(made, gate.evidence(), spans)
     assert verdict.action is Action.FLAG
 
 
@@ -188,8 +188,8 @@ def test_a_rule_of_scope_action_looks_only_at_tool_calls(spans, step, make_evide
         {"tag": "deceit", "reading": "peak", "at": 0.2, "action": "escalate", "scope": "action"}
     )
     seen = make_evidence(spans, [step(0.5, 0)])
-    assert decide(made, seen, spans).action is Action.ALLOW
-    assert decide(made, seen, spans, scope="action").action is Action.ESCALATE
+    assert judge(made, seen, spans).action is Action.ALLOW
+    assert judge(made, seen, spans, scope="action").action is Action.ESCALATE
 
 
 def test_a_context_changes_the_rules(spans, step, make_evidence):
@@ -202,9 +202,9 @@ def test_a_context_changes_the_rules(spans, step, make_evidence):
         },
     )
     seen = make_evidence(spans, [step(0.5, 0)])
-    assert decide(made, seen, spans).action is Action.PRUNE
-    assert decide(made, seen, spans, context="fiction").action is Action.ALLOW
-    assert decide(made, seen, spans, context="never named").action is Action.PRUNE
+    assert judge(made, seen, spans).action is Action.PRUNE
+    assert judge(made, seen, spans, context="fiction").action is Action.ALLOW
+    assert judge(made, seen, spans, context="never named").action is Action.PRUNE
 
 
 def test_emitted_cuts_at_the_opening_token(spans, step):
@@ -240,30 +240,30 @@ def weighed(evidence: Evidence, log_tagged: float | None) -> Evidence:
 )
 def test_the_posterior_convicts_the_finished_thought(spans, step, make_evidence, tagged, action):
     seen = weighed(make_evidence(spans, [step(0.1, 0)]), math.log(tagged))
-    assert decide(policy(CONVICTS), seen, spans).action == action
+    assert judge(policy(CONVICTS), seen, spans).action == action
 
 
 def test_a_posterior_that_was_never_made_is_broken(spans, step, make_evidence):
     seen = make_evidence(spans, [step(0.1, 0)])
-    judgement = decide(policy(CONVICTS), seen, spans)
+    judgement = judge(policy(CONVICTS), seen, spans)
     assert isinstance(judgement, Broken)
     assert "posterior" in judgement.reason
 
 
 def test_nothing_to_weigh_is_no_conviction(spans, step, make_evidence):
     seen = make_evidence(spans, [step(0.1, 0)]).with_sentences(())
-    assert decide(policy(CONVICTS), seen, spans).action is Action.ALLOW
+    assert judge(policy(CONVICTS), seen, spans).action is Action.ALLOW
 
 
 def test_nothing_generated_is_broken_whatever_the_rules(spans, make_evidence):
     for made in (policy(), policy(CONVICTS)):
-        assert isinstance(decide(made, make_evidence(spans, []), spans), Broken)
-        assert isinstance(decide(made, make_evidence(spans, []).with_sentences(()), spans), Broken)
+        assert isinstance(judge(made, make_evidence(spans, []), spans), Broken)
+        assert isinstance(judge(made, make_evidence(spans, []).with_sentences(()), spans), Broken)
 
 
 def test_a_tag_that_was_sampled_is_certain_once_the_thought_is_weighed(spans, step, make_evidence):
     seen = make_evidence(spans, [step(0.1, 0, id=900), step(0.1, 0)]).with_sentences(())
-    verdict = decide(policy(CONVICTS), seen, spans)
+    verdict = judge(policy(CONVICTS), seen, spans)
     assert verdict.action is Action.PRUNE
     assert verdict.scores["deceit"]["posterior"] == 1.0
 
@@ -271,7 +271,7 @@ def test_a_tag_that_was_sampled_is_certain_once_the_thought_is_weighed(spans, st
 def test_sentence_terms_that_lack_the_tag_are_broken(spans, step, make_evidence):
     terms = SentenceScore(0, 1, -1.0, {"powerseeking": -1.0}, {"powerseeking": None})
     seen = make_evidence(spans, [step(0.1, 0)]).with_sentences((terms,))
-    assert isinstance(decide(policy(CONVICTS), seen, spans), Broken)
+    assert isinstance(judge(policy(CONVICTS), seen, spans), Broken)
 
 
 # --- broken never allows ----------------------------------------------------------------
@@ -311,20 +311,20 @@ def test_a_token_that_cannot_be_read_is_broken_now_and_on_replay(
     assert isinstance(judgement, Broken)
     assert judgement.action is action
     assert gate.feed(step(0.1, 0.1)) is judgement, "what is broken stays broken"
-    assert decide(watching, gate.evidence(), spans) == judgement
+    assert judge(watching, gate.evidence(), spans) == judgement
 
 
 def test_a_sampler_that_disappears_is_broken(spans, step):
     gate = StreamGate(policy(), spans)
     assert gate.feed(step(0.1, 0.1, sampler=(0.2, 0.2))) is None
     assert isinstance(gate.feed(step(0.1, 0.1)), Broken)
-    assert isinstance(decide(policy(), gate.evidence(), spans), Broken)
+    assert isinstance(judge(policy(), gate.evidence(), spans), Broken)
 
 
 def test_nan_reaches_no_threshold_and_is_still_not_allowed(spans, step, make_evidence):
     assert not math.nan >= 0.5
     seen = make_evidence(spans, [replace(step(0, 0), belief=[math.nan, math.nan])])
-    judgement = decide(
+    judgement = judge(
         policy({"tag": "deceit", "reading": "peak", "at": 0.5, "action": "flag"}), seen, spans
     )
     assert isinstance(judgement, Broken)
@@ -333,7 +333,7 @@ def test_nan_reaches_no_threshold_and_is_still_not_allowed(spans, step, make_evi
 
 def test_a_rule_for_a_tag_that_the_model_lacks_is_broken(spans, step, make_evidence):
     made = policy({"tag": "nsfw", "reading": "peak", "at": 0.5, "action": "prune"})
-    judgement = decide(made, make_evidence(spans, [step(0, 0)]), spans)
+    judgement = judge(made, make_evidence(spans, [step(0, 0)]), spans)
     assert isinstance(judgement, Broken)
     assert "nsfw" in judgement.reason
     assert isinstance(StreamGate(made, spans).feed(step(0, 0)), Broken)
@@ -341,7 +341,7 @@ def test_a_rule_for_a_tag_that_the_model_lacks_is_broken(spans, step, make_evide
 
 def test_a_reading_that_fails_is_broken_and_says_why(spans, step, make_evidence):
     seen = replace(make_evidence(spans, [step(0, 0)]), token_ids=None)
-    judgement = decide(policy(), seen, spans)
+    judgement = judge(policy(), seen, spans)
     assert isinstance(judgement, Broken)
     assert "TypeError" in judgement.reason
 

@@ -7,7 +7,7 @@ import pytest
 
 from secateur.gates.errors import UnreadableError
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
 from secateur.gates.readings import read
@@ -121,8 +121,8 @@ def test_old_evidence_that_does_not_tell_lines_from_sentences_replays_as_it_was_
         assert scores[Reading.PEAK].start == 1
     rule = {"tag": "deceit", "reading": "peak", "at": 0.5, "action": "prune"}
     strict = Policy.model_validate({"name": "test", "rules": [rule]})
-    assert decide(strict, again, vocabulary).crossings[0].start == 1
-    assert decide(strict, replace(again, lines=(0,)), vocabulary).action.keeps
+    assert judge(strict, again, vocabulary).crossings[0].start == 1
+    assert judge(strict, replace(again, lines=(0,)), vocabulary).action.keeps
 
 
 def test_a_line_that_starts_where_nothing_does_cannot_be_read(make_vocabulary, step, make_evidence):

@@ -35,7 +35,7 @@ from secateur.agents.plans.words import (
 )
 from secateur.agents.search.search import beam, best_first, search, smc
 from secateur.agents.search.strategy import Move
-from secateur.agents.spec import Reading
+from secateur.agents.spec import ReadTask
 from secateur.agents.thought import Scene, Status, Thought
 from secateur.agents.tool import Call, Tool, ToolError
 from secateur.runtime.executor.session import RunResult
@@ -579,7 +579,7 @@ async def test_what_read_gives_must_be_a_reading(run) -> None:
             await run(generate("{text}"), read=lambda task, given=given: given)
     with pytest.raises(PlanError, match=r"read=.*coroutine"):
         await run(generate("{text}"), read=lambda task: nothing())
-    assert (await run(generate("{text}"), read=lambda task: Reading(1))).status is RunStatus.DONE
+    assert (await run(generate("{text}"), read=lambda task: ReadTask(1))).status is RunStatus.DONE
 
 
 async def test_who_looks_on_fails_nothing(tmp_path: Path, scripted: Any) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from secateur import Agent, AuditLog, Ledger, Policy, Sampling
 from secateur.agents.plans.words import act, generate, ground_truth, operation, score
-from secateur.agents.spec import Reading, TaskError
+from secateur.agents.spec import ReadTask, TaskError
 from secateur.agents.thought import Scene, Status
 from secateur.agents.tool import Call, Tool
 from secateur.gates.canonical import LONGEST, canonical_json, digest, recordable
@@ -161,7 +161,7 @@ def agent(said: Said, *, ends: bool) -> Agent:
         f"agent {said.name}",
         plan,
         sampling=Sampling(max_tokens=200),
-        read=lambda task: Reading(said.data, f"context {said.name}"),
+        read=lambda task: ReadTask(said.data, f"context {said.name}"),
         answer=answer,
     )
 
@@ -440,7 +440,7 @@ def test_a_task_whose_reading_cannot_be_recorded_is_refused_before_the_run(
     sqlite_url: str, scripted: Any
 ) -> None:
     plan = operation(lambda scene: "a", name="own")
-    asked = Agent("values", plan, read=lambda task: Reading(nested(980)))
+    asked = Agent("values", plan, read=lambda task: ReadTask(nested(980)))
     engine = scripted(lambda prompt: "no")
     with pytest.raises(TaskError, match="nested more than 200 deep"):
         asyncio.run(asked.run("go", policy=POLICY, engine=engine, ledger=sqlite_url))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.gates.evidence import Evidence, SentenceScore
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Action, Broken, Judgement, Verdict
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
@@ -70,7 +70,7 @@ def judged(
         if gate.feed(each) is not None:
             break
     said = gate.finish(gate.evidence())
-    assert decide(made, Evidence.from_bytes(gate.evidence().to_bytes()), bound) == said
+    assert judge(made, Evidence.from_bytes(gate.evidence().to_bytes()), bound) == said
     return said
 
 
@@ -169,7 +169,7 @@ def test_what_passes_was_read_at_every_line(rows, id_):
             break
     evidence = gate.evidence()
     said = gate.finish(evidence)
-    assert decide(policy(), Evidence.from_bytes(evidence.to_bytes()), PREFIX) == said
+    assert judge(policy(), Evidence.from_bytes(evidence.to_bytes()), PREFIX) == said
     if isinstance(said, Verdict):
         assert evidence.starts
         masses = np.exp(evidence.belief.astype(float)).sum(axis=1)

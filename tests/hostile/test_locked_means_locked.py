@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from secateur.gates.control import BAN
 from secateur.gates.errors import PolicyError
 from secateur.gates.evidence import Evidence, SentenceScore
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.retry import back_up
 from secateur.gates.verdict import Action, Broken, Verdict
@@ -97,8 +97,8 @@ def test_what_is_broken_at_the_end_is_not_tried_again_before_it():
         [peak(0.5, "flag"), {"tag": "deceit", "reading": "posterior", "at": 0.5, "action": "flag"}],
         contexts={"fiction": {"rules": [peak(0.1, "resample", retries=1)]}},
     )
-    assert isinstance(decide(made, seen(0.2, 0.1), SPANS), Broken), "no posterior was made"
-    assert isinstance(decide(made, seen(0.2, 0.1), SPANS, context="fiction"), Broken)
+    assert isinstance(judge(made, seen(0.2, 0.1), SPANS), Broken), "no posterior was made"
+    assert isinstance(judge(made, seen(0.2, 0.1), SPANS, context="fiction"), Broken)
 
 
 def make(rules: Sequence[dict], **rest: Any) -> Policy | None:
@@ -124,9 +124,9 @@ def test_nothing_that_is_added_makes_a_locked_outcome_less_strict(
     if alone is None or more is None or not locked:
         return
     how = {"scope": scope, "attempt": attempt}
-    floor = decide(alone, evidence, SPANS, **how).action
+    floor = judge(alone, evidence, SPANS, **how).action
     for context in ("fiction", None):
-        came = decide(more, evidence, SPANS, context=context, **how)
+        came = judge(more, evidence, SPANS, context=context, **how)
         assert STRICT.index(came.action) >= STRICT.index(floor)
         assert LIVING.index(came.action) >= LIVING.index(floor)
 
@@ -146,7 +146,7 @@ def test_the_stream_holds_to_the_locks_too(locked, added, path, attempt):
         evidence = gate.evidence().with_sentences(())
         said = gate.finish(evidence)
         stored = Evidence.from_bytes(evidence.to_bytes())
-        assert decide(policy, stored, SPANS, context=context, attempt=attempt) == said
+        assert judge(policy, stored, SPANS, context=context, attempt=attempt) == said
         return said
 
     floor, came = streamed(alone, None).action, streamed(more, "fiction").action
@@ -172,11 +172,11 @@ def seen(*ps: float, angry: float = 0.0) -> Evidence:
 @pytest.mark.parametrize("asking", [peak(0.1, "escalate"), peak(0.1, "escalate", "angry")])
 def test_a_locked_cut_is_nothing_that_a_person_can_approve(asking):
     made = make([peak(0.5, "prune")], contexts={"fiction": {"rules": [asking]}})
-    verdict = decide(made, seen(0.2, 0.6, angry=0.2), SPANS, context="fiction")
+    verdict = judge(made, seen(0.2, 0.6, angry=0.2), SPANS, context="fiction")
     assert verdict.action is Action.PRUNE
     assert verdict.cause.action is Action.PRUNE
     assert Action.ESCALATE in [crossing.action for crossing in verdict.crossings], "it is recorded"
-    below = decide(made, seen(0.2, 0.3, angry=0.2), SPANS, context="fiction")
+    below = judge(made, seen(0.2, 0.3, angry=0.2), SPANS, context="fiction")
     assert below.action is Action.ESCALATE
 
 
@@ -185,20 +185,20 @@ def test_a_locked_retry_beside_an_escalation_prunes():
         [peak(0.5, "resample", retries=2)],
         contexts={"fiction": {"rules": [peak(0.1, "escalate", "angry")]}},
     )
-    verdict = decide(made, seen(0.6, angry=0.2), SPANS, context="fiction")
+    verdict = judge(made, seen(0.6, angry=0.2), SPANS, context="fiction")
     assert (verdict.action, verdict.cause.tag) == (Action.PRUNE, "deceit")
 
 
 def test_what_0_1_judged_is_judged_again_as_it_was():
     made = make([peak(0.5, "prune"), peak(0.1, "escalate", "angry")])
     now = seen(0.6, angry=0.2)
-    assert decide(made, now, SPANS).action is Action.PRUNE
+    assert judge(made, now, SPANS).action is Action.PRUNE
     then = Evidence.from_bytes(replace(now, gate=1).to_bytes())
     assert then.gate == 1
     assert b"gate" not in then.to_bytes().partition(b"\n")[0], "0.1 wrote no such key"
-    assert decide(made, then, SPANS).action is Action.ESCALATE
+    assert judge(made, then, SPANS).action is Action.ESCALATE
     other = Evidence.from_bytes(now.to_bytes())
-    assert decide(made, other, SPANS).action is Action.PRUNE
+    assert judge(made, other, SPANS).action is Action.PRUNE
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ def test_a_context_cannot_shorten_the_way_back_of_a_locked_rule(base, wanted, fi
                 {"name": "t", "tags": LOCKED, "rules": [rule], "contexts": contexts}
             )
         return
-    verdict = decide(made, seen(0.1, 0.1, 0.6), SPANS, context="fiction")
+    verdict = judge(made, seen(0.1, 0.1, 0.6), SPANS, context="fiction")
     texts = ["One.\n", "Two. ", "Three"]
     back = back_up(verdict, made, "fiction", SPANS, [7, 7, 7], texts)
     assert (
         back.token
         <= back_up(
-            decide(made, seen(0.1, 0.1, 0.6), SPANS), made, None, SPANS, [7, 7, 7], texts
+            judge(made, seen(0.1, 0.1, 0.6), SPANS), made, None, SPANS, [7, 7, 7], texts
         ).token
     )
 

@@ -9,7 +9,7 @@ AGENT = r"""
 import asyncio
 import sys
 
-from secateur import Agent, Reading, Sampling, generate
+from secateur import Agent, ReadTask, Sampling, generate
 
 
 class OwnError(Exception):
@@ -26,7 +26,7 @@ def deep(n=0):
 
 
 async def later():
-    return Reading()
+    return ReadTask()
 
 
 FAULTS = {
@@ -39,15 +39,15 @@ FAULTS = {
     "deep": deep,
     "later": later,
     "nothing": lambda: None,
-    "unhashable": lambda: Reading(context=["a"]),
-    "unrecordable": lambda: Reading({1, 2}),
-    "not a number": lambda: Reading(float("nan")),
+    "unhashable": lambda: ReadTask(context=["a"]),
+    "unrecordable": lambda: ReadTask({1, 2}),
+    "not a number": lambda: ReadTask(float("nan")),
 }
 
 
 def read(task):
     where, _, fault = task.partition(":")
-    return FAULTS[fault]() if where == "read" else Reading()
+    return FAULTS[fault]() if where == "read" else ReadTask()
 
 
 def prompt(scene):

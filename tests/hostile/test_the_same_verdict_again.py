@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from secateur.gates.evidence import Evidence, SentenceScore
-from secateur.gates.gate import StreamGate, decide
+from secateur.gates.gate import StreamGate, judge
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Broken, Verdict
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
@@ -106,7 +106,7 @@ def again(made: Policy, bound: BoundVocabulary, path: list[Token], **how: Any) -
             break
     stored = Evidence.from_bytes(gate.evidence().to_bytes())
     said = gate.finish(gate.evidence())
-    assert repr(decide(made, stored, bound, **how)) == repr(said)
+    assert repr(judge(made, stored, bound, **how)) == repr(said)
     assert Evidence.from_bytes(stored.to_bytes()).to_bytes() == stored.to_bytes()
     return said
 
@@ -169,7 +169,7 @@ def test_a_posterior_is_weighed_again_to_the_same_words(untagged, opens, tagged,
     convicted = gate.convicts(terms)
     evidence = gate.evidence().with_sentences((terms,))
     stored = Evidence.from_bytes(evidence.to_bytes())
-    replayed = decide(made, stored, SPANS)
+    replayed = judge(made, stored, SPANS)
     assert repr(gate.finish(evidence)) == repr(replayed)
     if convicted:
         assert not replayed.action.keeps, "what was broken off does not pass"

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from secateur.agents.prompt import Sampling
 from secateur.agents.thought import Status
 from secateur.gates.evidence import Evidence
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.verdict import Broken
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
@@ -124,7 +124,7 @@ contexts:
 
     def judged(self, id: str, evidence: Evidence, context: str | None = None, **given):
         """A thought with the verdict that the policy gives on this evidence."""
-        judgement = decide(self.policy, evidence, self.vocabulary, context=context)
+        judgement = judge(self.policy, evidence, self.vocabulary, context=context)
         status = Status.KEPT if judgement.action.keeps else Status.PRUNED
         given = {"status": status, "parents": ("a0",), "latency_s": 0.25} | given
         return self.thought(id, evidence=evidence, judgement=judgement, **given)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger
@@ -244,7 +244,7 @@ def test_what_a_calibrated_rule_cut_is_explained(ledger_url, make, command):
         async with Ledger.open(ledger_url) as ledger:
             log = await ledger.start(make.start(policy=CALIBRATED))
             evidence = make.evidence(deceit=(0.001, 0.15))
-            judgement = decide(CALIBRATED, evidence, make.vocabulary)
+            judgement = judge(CALIBRATED, evidence, make.vocabulary)
             await log.judge(make.thought("e1", evidence=evidence, judgement=judgement))
             await log.finish(RunStatus.DONE)
 
@@ -270,7 +270,7 @@ def test_a_policy_with_the_smallest_penalty_is_read_back(ledger_url, make):
         async with Ledger.open(ledger_url) as ledger:
             log = await ledger.start(make.start(policy=tiny))
             evidence = make.evidence(deceit=(0.1,))
-            judgement = decide(tiny, evidence, make.vocabulary)
+            judgement = judge(tiny, evidence, make.vocabulary)
             await log.judge(make.thought("e1", evidence=evidence, judgement=judgement))
             await log.finish(RunStatus.DONE)
 

@@ -11,7 +11,7 @@ import torch
 from secateur.agents.desk.grammar import Verb, parse_command
 from secateur.agents.desk.oracle import Conduct
 from secateur.gates.calibration import CalibrationError
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
 from secateur.gates.verdict import Action, Verdict
@@ -60,7 +60,7 @@ def test_a_line_is_cut_exactly_where_the_gate_would_cut_it(
     cuts: list[bool] = []
     for run in runs:
         for turn, thought in zip(run.episode.turns, run.thoughts, strict=True):
-            verdict = decide(policy, evidence_of(subject, [turn.stretch]), subject.bound)
+            verdict = judge(policy, evidence_of(subject, [turn.stretch]), subject.bound)
             assert isinstance(verdict, Verdict)
             cuts.append(verdict.action is Action.PRUNE)
             assert cuts[-1] is (thought.scores[Reading.OPENED] >= 0.3)

@@ -64,7 +64,7 @@ def test_a_file_of_tasks_runs_with_one_object_a_line(secateur, place: Path):
 
 PICKY = """
 import os, signal
-from secateur import Agent, Reading, Sampling, generate, score
+from secateur import Agent, ReadTask, Sampling, generate, score
 
 # Also where a shell started the tests deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -73,7 +73,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def read(task):
     if not task.isdigit():
         raise ValueError(f"{task!r} is no number")
-    return Reading()
+    return ReadTask()
 
 
 def interrupt(scene):

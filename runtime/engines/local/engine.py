@@ -155,13 +155,13 @@ class LocalEngine:
         await asyncio.to_thread(self._worker.join)
 
     async def _read(self, texts: Sequence[tuple[tuple[int, ...], int]]) -> list[Any]:
-        from .worker import Mailbox, Reading
+        from .worker import Mailbox, ReadAlong
 
         loop = asyncio.get_running_loop()
         answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in texts]
         self._worker.submit(
             [
-                Reading(
+                ReadAlong(
                     ids, start, Mailbox(loop, lambda item, answer=answer: _settle(answer, item))
                 )
                 for (ids, start), answer in zip(texts, answers, strict=True)

@@ -18,7 +18,7 @@ from ..protocol import EngineError
 from .annotation import read_along
 from .batching import Batch, Row
 
-__all__ = ["Generation", "Mailbox", "Reading", "Worker"]
+__all__ = ["Generation", "Mailbox", "ReadAlong", "Worker"]
 
 _PATIENCE = 1.0
 """Seconds a step waits for an event loop that hasn't taken the tokens of the step before."""
@@ -48,7 +48,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class ReadAlong:
     """A text to read along; its mailbox gets the array of ``read_along``, or an error."""
 
     ids: tuple[int, ...]
@@ -57,7 +57,7 @@ class Reading:
     mailbox: Mailbox
 
 
-_Job = TypeVar("_Job", Generation, Reading)
+_Job = TypeVar("_Job", Generation, ReadAlong)
 
 
 class Worker:
@@ -70,17 +70,17 @@ class Worker:
         self._batch = Batch(checkpoint)
         self._mailboxes: dict[Row, Mailbox] = {}
         self._generations: deque[Generation] = deque()
-        self._readings: deque[Reading] = deque()
+        self._readings: deque[ReadAlong] = deque()
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[Any], None], Any]]] = {}
         self._taken: list[threading.Event] = []
-        self._inbox: list[Generation | Reading] = []
+        self._inbox: list[Generation | ReadAlong] = []
         self._changed = threading.Condition()
         self._closing = False
         self._ended: EngineError | None = None
         self._thread = threading.Thread(target=self._run, name="secateur-local", daemon=True)
         self._thread.start()
 
-    def submit(self, jobs: Sequence[Generation | Reading]) -> None:
+    def submit(self, jobs: Sequence[Generation | ReadAlong]) -> None:
         """Hand over jobs. Raises :class:`EngineError` when the thread has ended."""
         with self._changed:
             if self._ended is not None:
@@ -165,7 +165,7 @@ class Worker:
     def _read(self) -> None:
         """One pass over as many waiting texts as fit, so that running rows never wait for long."""
         most = min(_PASS_TOKENS, _PASS_LOGITS // self._checkpoint.width)
-        jobs: list[Reading] = []
+        jobs: list[ReadAlong] = []
         longest = 0
         while self._readings:
             longest = max(longest, len(self._readings[0].ids))
@@ -175,7 +175,7 @@ class Worker:
         if jobs:
             self._isolated(jobs, self._read_together)
 
-    def _read_together(self, jobs: Sequence[Reading]) -> None:
+    def _read_together(self, jobs: Sequence[ReadAlong]) -> None:
         numbers = read_along(self._checkpoint, [(job.ids, job.start) for job in jobs])
         for job, own in zip(jobs, numbers, strict=True):
             self._post(job.mailbox, own)

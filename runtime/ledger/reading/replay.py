@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from ....gates.approval import Approval
 from ....gates.evidence import GATE, Evidence
-from ....gates.gate import decide
+from ....gates.gate import judge
 from ....gates.policy import Policy
 from ....gates.reading import Reading
 from ....gates.readings import read
@@ -51,7 +51,7 @@ class Stored:
     def _judge(
         self, policy: Policy, evidence: Evidence, without: frozenset[int] = frozenset()
     ) -> Judgement:
-        return decide(
+        return judge(
             policy,
             evidence,
             self.bound.vocabulary,

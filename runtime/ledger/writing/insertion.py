@@ -16,7 +16,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from .. import tables
 from ..errors import LedgerError
 
-__all__ = ["ORDER", "Door", "MovedError", "Rows", "door"]
+__all__ = ["ORDER", "Inserter", "MovedError", "Rows", "inserter"]
 
 Rows = dict[sa.Table, list[tuple[Any, ...]]]
 """What one batch adds to each table; a row has the table's columns, in its order."""
@@ -38,7 +38,7 @@ class MovedError(LedgerError):
     """The ledger's file is not where it was opened any more."""
 
 
-class Door(Protocol):
+class Inserter(Protocol):
     """One open connection that a batch goes through."""
 
     def begin(self) -> None:
@@ -73,7 +73,7 @@ class Door(Protocol):
         ...
 
 
-def door(engine: Engine) -> Door:
+def inserter(engine: Engine) -> Inserter:
     """A connection of its own to the database behind ``engine``."""
     connection = engine.raw_connection()
     if engine.dialect.name == "postgresql":

@@ -18,7 +18,7 @@ from ..connect import explain, place
 from ..derive import Change
 from ..errors import LedgerError
 from ..search.index import index_some, take_turn
-from .insertion import Door, MovedError, Rows, door
+from .insertion import Inserter, MovedError, Rows, inserter
 
 __all__ = ["Append", "Lane", "Writer"]
 
@@ -58,7 +58,7 @@ class Lane:
     failure: str | None = None
     told: bool = False
     """Whether somebody has heard of the failure."""
-    door: Door | None = None
+    inserter: Inserter | None = None
     """The connection through which its end was last seen."""
 
     def check(self) -> None:
@@ -103,7 +103,7 @@ class Writer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.url = engine.url
-        self._door: Door | None = None
+        self._inserter: Inserter | None = None
         self._state = threading.Condition()
         self._queue: deque[Append] = deque()
         self._bytes = 0
@@ -211,8 +211,8 @@ class Writer:
         until = time.monotonic() + _CLOSING_S
         while self._behind and time.monotonic() < until:
             self._index()
-        if self._door is not None:
-            self._door.close()
+        if self._inserter is not None:
+            self._inserter.close()
 
     def _take(self) -> list[Append]:
         """All that waits, as soon as somebody waits for it; nothing when closed or idle."""
@@ -310,7 +310,7 @@ class Writer:
 
     def _write(self, appends: Sequence[Append]) -> None:
         """One transaction. A connection that was lost is made anew, once."""
-        fresh = self._door is None
+        fresh = self._inserter is None
         committing = False
         try:
             opened = self._open()
@@ -372,26 +372,26 @@ class Writer:
                 self._asleep = False
                 self._state.notify()
 
-    def _open(self) -> Door:
-        if self._door is None:
-            self._door = door(self._engine)
-        return self._door
+    def _open(self) -> Inserter:
+        if self._inserter is None:
+            self._inserter = inserter(self._engine)
+        return self._inserter
 
     def _undo(self) -> bool:
-        """Whether the transaction could be undone; without that the door is let go."""
-        if self._door is None:
+        """Whether the transaction could be undone; without that the inserter is let go."""
+        if self._inserter is None:
             return False
         try:
-            self._door.rollback()
+            self._inserter.rollback()
         except Exception:
             self._leave()
             return False
         return True
 
     def _leave(self) -> None:
-        if self._door is not None:
-            self._door.close()
-            self._door = None
+        if self._inserter is not None:
+            self._inserter.close()
+            self._inserter = None
 
     def _landed(self, append: Append) -> bool:
         found = self._open().first(
@@ -417,12 +417,12 @@ def _fault(error: Exception, appends: Sequence[Append]) -> str:
     return f"the database refuses a row: {said}"
 
 
-def _check_ends(opened: Door, appends: Iterable[Append]) -> None:
+def _check_ends(opened: Inserter, appends: Iterable[Append]) -> None:
     """See once through each connection that it leads to what was acknowledged before: not to a
     restored backup, nor to a standby that had not heard of everything."""
     for append in appends:
         lane = append.lane
-        if lane.door is not opened and append.seq:
+        if lane.inserter is not opened and append.seq:
             query = "SELECT hash FROM event WHERE run_id = ? AND seq = ?"
             found = opened.first(query, (lane.run, append.seq - 1))
             if found is None or found[0] != append.event[_PREV_HASH]:
@@ -430,10 +430,10 @@ def _check_ends(opened: Door, appends: Iterable[Append]) -> None:
                     f"event {append.seq - 1} of run {lane.run} is not in the database any more: "
                     "it lost what it had acknowledged, or is another one"
                 )
-        lane.door = opened
+        lane.inserter = opened
 
 
-def _insert(opened: Door, appends: Sequence[Append]) -> None:
+def _insert(opened: Inserter, appends: Sequence[Append]) -> None:
     rows: Rows = {tables.event: [append.event for append in appends]}
     for append in appends:
         for table, several in append.rows.items():
