@@ -110,7 +110,7 @@ def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]
         event.c.thought_id == thought.id,
         event.c.kind == EventKind.DECIDED.value,
     )
-    rows = connection.execute(query.order_by(event.seq)).mappings().all()
+    rows = connection.execute(query.order_by(event.c.seq)).mappings().all()
     return [
         DecisionRow(
             seq=row["seq"],
