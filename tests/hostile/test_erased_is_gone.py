@@ -15,7 +15,7 @@ from secateur.agents.plan import act, generate, ground_truth, improve, operation
 from secateur.agents.tool import Call, Workspace, tool
 from secateur.runtime.deciding import decide
 from secateur.runtime.ledger import connect, erasing
-from secateur.runtime.ledger.events import EventKind
+from secateur.runtime.ledger.events import EventKind, RunStatus
 from secateur.runtime.ledger.integrity import verifier
 from secateur.runtime.run import RunResult
 
@@ -260,7 +260,8 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
     async def append() -> None:
         async with Ledger.open(url) as ledger:
             log = await ledger.reopen(done.run_id)
-            log._closed = None
+            resumed = {"digests": log._digests, "by": "runtime", "reason": "it goes on"}
+            await log._append(EventKind.RESUMED, resumed)
             body = {
                 "parents": [],
                 "operation": "old",
@@ -277,6 +278,7 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
             }
             blobs = log._seal({"text": "old"})
             await log._append(EventKind.PLACED, body, thought="0ld", attempt=0, blobs=blobs)
+            await log.finish(RunStatus.DONE)
 
     asyncio.run(append())
     engine = connect.open_existing(url)
