@@ -178,6 +178,9 @@ def test_what_was_quoted_anywhere_is_gone_with_its_run(
         assert {t.reason for t in thoughts if t.text == "" and t.operation == "parsed"} == {
             "erased: asked for"
         }
+        told = [str(each) for t in thoughts for each in audit.why(t.id, done.run_id).decisions]
+        assert told
+        assert set(told) == {"person:ann approved the verdict: why was erased"}
         audit.to_jsonl(tmp_path / "all.jsonl", complete=True)
     assert verifier.verify(verifier.from_lines(tmp_path / "all.jsonl"))[2] == []
     code, out, _ = secateur(
