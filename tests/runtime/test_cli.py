@@ -167,10 +167,7 @@ def test_a_fault_in_an_agents_own_function_is_one_line_and_a_failed_run(
     assert [row["status"] for row in json.loads(out)] == recorded
 
 
-def test_a_long_result_is_not_broken_where_there_is_no_screen(
-    secateur, place: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_a_long_result_is_not_broken_where_there_is_no_screen(secateur, place: Path):
     faulty = FAULTY.replace("lambda scene: 3", "lambda scene: 'ab ' * 6_000 + 'end'")
     (place / "faulty.py").write_text(faulty)
     code, out, _ = secateur("run", "faulty.py:number", "31")
