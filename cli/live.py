@@ -11,11 +11,10 @@ from typing import Final
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, Group, RenderResult
 from rich.live import Live
-from rich.text import Text
 
 from ..agents.thought import Thought
 from ..runtime.pictures.looks import Fate, fate_of
-from ..runtime.screen import Console
+from ..runtime.screen import Console, Words
 from .tree import render_tree
 
 __all__ = ["GrowingPicture", "shown_live"]
@@ -58,7 +57,7 @@ class GrowingPicture:
         fates = [f"{count} {fate}" for fate, count in self._fates.items() if count]
         yield render_tree(self.latest(lines - 1), self.title)
         said = f"the latest of {len(self._seen)} thoughts: {', '.join(fates)}"
-        yield Text(said, style="dim", no_wrap=True, overflow="ellipsis")
+        yield Words(said, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 @asynccontextmanager

@@ -152,11 +152,11 @@ class Fact:
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         name = Words(f"{self.name:>{self.width}}  ", "bold")
         value = Words(self.value, self.style) if isinstance(self.value, str) else self.value
+        below = Words(" " * name.cell_len)
         room = max(options.max_width - name.cell_len, 1)
         for number, line in enumerate(value.wrap(console, room, tab_size=8)):
             line.rstrip()
-            line.no_wrap, line.overflow = True, "ignore"
-            yield (name if number == 0 else Words(" " * name.cell_len)).append_text(line)
+            yield Words.assemble(below if number else name, line)
 
 
 def when(iso: str) -> str:

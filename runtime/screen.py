@@ -25,7 +25,7 @@ from ..gates.visible import spelt, visible
 __all__ = ["Console", "StreamError", "StreamGoneError", "Words", "flush_streams", "take_streams"]
 
 _SPELT = "secateur.spelt"
-_WIDE = 10_000
+_WIDE = 1 << 30
 """Columns where the output is no terminal: no line is broken."""
 
 

@@ -206,6 +206,8 @@ def secateur(
     """Call the command as a user does: exit code, standard output, standard error."""
     from secateur.cli import main
 
+    monkeypatch.delenv("COLUMNS", raising=False)  # pytest's own workers are given it
+
     def call(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["secateur", *map(str, words)])
         capsys.readouterr()

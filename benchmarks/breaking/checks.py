@@ -50,6 +50,8 @@ _CONTENT = {
     EventKind.PLACED: "text",
     EventKind.TOOL_RETURNED: "result",
     EventKind.BACKED_UP: "discarded",
+    EventKind.ESCALATED: "reason",
+    EventKind.DECIDED: "note",
 }
 """The blob of an event whose content the journal vouches for."""
 
@@ -102,7 +104,6 @@ def key_of(event: Event) -> Key:
         EventKind.SELECTED: "reason",
         EventKind.PLACED: "acted",
         EventKind.RESUMED: "reason",
-        EventKind.DECIDED: "reason",
         EventKind.ERASED: "reason",
         EventKind.TOOL_INTENDED: "tool",
         EventKind.TOOL_RETURNED: "tool",

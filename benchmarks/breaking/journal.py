@@ -64,7 +64,10 @@ def _rides_along(key: Key) -> bool:
 _KEYS: dict[str, Callable[..., tuple[Key, str | None]]] = {
     "resumed": lambda _start, reason: ((EventKind.RESUMED, None, None, reason), None),
     "abandon": lambda thought, attempt, _: ((EventKind.ABANDONED, thought, attempt, None), None),
-    "decide": lambda thought, *, reason, **_: ((EventKind.DECIDED, thought, None, reason), None),
+    "decide": lambda thought, *, reason, **_: (
+        (EventKind.DECIDED, thought, None, None),
+        mark(reason),
+    ),
     "erased": lambda _blobs, *, reason, **_: ((EventKind.ERASED, None, None, reason), None),
     "intend": lambda intent: (
         (EventKind.MODEL_INTENDED, intent.thought, intent.attempt, None),
@@ -84,8 +87,14 @@ _KEYS: dict[str, Callable[..., tuple[Key, str | None]]] = {
         (EventKind.TOOL_RETURNED, thought, None, tool),
         mark(text),
     ),
-    "escalate": lambda thought, _: ((EventKind.ESCALATED, thought, None, None), None),
-    "note": lambda topic, _body, thought=None: ((EventKind.NOTED, thought, None, topic), None),
+    "escalate": lambda thought, reason: (
+        (EventKind.ESCALATED, thought, None, None),
+        mark(reason),
+    ),
+    "note": lambda topic, _body, thought=None, _reason=None: (
+        (EventKind.NOTED, thought, None, topic),
+        None,
+    ),
     "finish": lambda status, _=None: ((EventKind.RUN_FINISHED, None, None, status.value), None),
 }
 """How each way to append is told apart, and the mark of the content that must be found again."""

@@ -23,7 +23,7 @@ from secateur.agents.thought import Scene, Status
 from secateur.agents.tool import Call, Tool
 from secateur.gates.canonical import LONGEST, canonical_json, digest, recordable
 from secateur.gates.unicode import joined, well_formed
-from secateur.gates.verdict import Broken
+from secateur.gates.verdict import Action, Broken, Crossing, Verdict
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.events import ModelIntent, RunStart, RunStatus, ThoughtRecord
 from secateur.runtime.ledger.integrity import verifier
@@ -274,8 +274,11 @@ def test_whatever_is_appended_is_recorded(
             intent = ModelIntent("b1", said.name, (), (1, 2), said.text, Sampling(), {}, 7)
             await log.intend(intent)
             broken = Broken(said.reason or "torn")
+            await log.judge(thought("b0", said, judgement=broken, status=Status.PRUNED))
+            crossing = Crossing(0, said.name, "opened", 0.5, 0.3, Action.ESCALATE, 0, 1)
+            asks = Verdict(Action.ESCALATE, (crossing,), {said.name: {"opened": 0.5}})
             waits = {"value": said.data, "reason": said.reason, "status": Status.ESCALATED}
-            await log.judge(thought("b1", said, judgement=broken, **waits))
+            await log.judge(thought("b1", said, judgement=asks, **waits))
             await log.escalate("b1", said.reason)
             await log.score("a0", -0.0, said.name)
             await log.select(["b1"], [], said.reason)
@@ -382,7 +385,7 @@ def test_a_value_that_no_reader_could_give_back_fails_its_own_branch_alone(
     )
     assert done.status == "done"
     failed = [thought for thought in done.thoughts if thought.status is Status.FAILED]
-    assert sorted(thought.operation for thought in failed) == ["do", "own", "say"]
+    assert sorted(thought.operation for thought in failed) == ["call", "own", "say"]
     assert all("cannot be recorded" in (t.reason or "") for t in failed)
     read_back(sqlite_url, tmp_path, done.run_id)
 
@@ -474,7 +477,11 @@ def test_a_sandbox_of_any_name_is_recorded(name: str, url: str, scripted: Any, t
     def work() -> str:
         return "done"
 
-    plan = act([Tool("work", work, True, None, None, False)], calls=lambda text: Call("work", {}))
+    def calls(text: str) -> Call:
+        return Call("work", {})
+
+    tools = [Tool("work", work, True, None, None, False)]
+    plan = generate("{text}", calls=calls) >> act(tools, calls=calls)
     asked = Agent("places", plan)
     engine = scripted(lambda prompt: "no")
     box = tmp_path / name
@@ -491,7 +498,11 @@ def test_a_sandbox_that_no_system_can_name_is_refused_in_one_line(
     def work() -> str:
         return "done"
 
-    plan = act([Tool("work", work, True, None, None, False)], calls=lambda text: Call("work", {}))
+    def calls(text: str) -> Call:
+        return Call("work", {})
+
+    tools = [Tool("work", work, True, None, None, False)]
+    plan = generate("{text}", calls=calls) >> act(tools, calls=calls)
     engine = scripted(lambda prompt: "no")
     for name in ("a\0b", "a\ud800b"):
         box = tmp_path / name

@@ -15,7 +15,7 @@ from secateur.agents.plans.words import act, generate, ground_truth, improve, op
 from secateur.agents.tool import Call, Workspace, tool
 from secateur.runtime.executor.session import RunResult
 from secateur.runtime.ledger import connect, erasing
-from secateur.runtime.ledger.events import EventKind
+from secateur.runtime.ledger.events import EventKind, RunStatus
 from secateur.runtime.ledger.integrity import verifier
 from secateur.runtime.review.decisions import decide
 
@@ -178,6 +178,9 @@ def test_what_was_quoted_anywhere_is_gone_with_its_run(
         assert {t.reason for t in thoughts if t.text == "" and t.operation == "parsed"} == {
             "erased: asked for"
         }
+        told = [str(each) for t in thoughts for each in audit.why(t.id, done.run_id).decisions]
+        assert told
+        assert set(told) == {"person:ann approved the verdict: why was erased"}
         audit.to_jsonl(tmp_path / "all.jsonl", complete=True)
     assert verifier.verify(verifier.from_lines(tmp_path / "all.jsonl"))[2] == []
     code, out, _ = secateur(
@@ -260,7 +263,8 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
     async def append() -> None:
         async with Ledger.open(url) as ledger:
             log = await ledger.reopen(done.run_id)
-            log._closed = None
+            resumed = {"digests": log._digests, "by": "runtime", "reason": "it goes on"}
+            await log._append(EventKind.RESUMED, resumed)
             body = {
                 "parents": [],
                 "operation": "old",
@@ -277,6 +281,7 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
             }
             blobs = log._seal({"text": "old"})
             await log._append(EventKind.PLACED, body, thought="0ld", attempt=0, blobs=blobs)
+            await log.finish(RunStatus.DONE)
 
     asyncio.run(append())
     engine = connect.open_existing(url)

@@ -236,7 +236,7 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
     policy = Policy.model_validate(
         {
             "name": "long",
-            "rules": [{"tag": tag, "reading": "opened", "at": 0.3, "action": "prune"}],
+            "rules": [{"tag": tag, "reading": "opened", "at": 0.3, "action": "escalate"}],
         }
     )
     bound = BoundVocabulary(
@@ -261,7 +261,7 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
                 operation=operation,
                 evidence=evidence,
                 judgement=judgement,
-                status=Status.PRUNED,
+                status=Status.ESCALATED,
                 reason=operation,
             )
             await log.judge(thought)

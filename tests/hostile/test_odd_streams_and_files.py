@@ -208,7 +208,8 @@ def test_ctrl_c_while_an_agent_is_imported_is_one_line(place: Path):
 
 @given(st.text(), st.sampled_from(sorted(MARKS)))
 def test_a_marked_text_is_read_as_it_was_written(text: str, encoding: str):
-    assert decoded(marked(text, encoding)) == text or text.startswith("\ufeff")
+    # Two marks can be read in two ways: before a mark in the text, and UTF-16's before a NUL.
+    assert decoded(marked(text, encoding)) == text or text.startswith(("\ufeff", "\0"))
 
 
 @pytest.mark.parametrize("encoding", sorted(MARKS))

@@ -49,7 +49,7 @@ def test_a_reading_below_zero_is_wrong_usage(command, told):
 def test_a_time_that_is_none_is_wrong_usage(command, told):
     code, _, err = command("audit", "pruned", "--db", told.url, "--since", "yesteryear")
     assert code == 2
-    assert "write 30m, 12h, 7d, 2w, or a date" in err
+    assert "write 30m, 12h, 7d, 2w, a day such as 2026-05-01" in err
 
 
 def test_verify_says_ok_or_names_the_first_bad_event(command, told):

@@ -121,9 +121,10 @@ def test_erase_asks_before_it_acts(command, told, monkeypatch, answer, erased):
     monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
     code, out, err = command("audit", "erase", told.first, *ERASE, told.url)
     assert f"run {told.first}: " in err
+    assert "1 reason" in err
     assert "7 text" in err
     assert code == int(not erased)
-    assert ("erased 22 blobs" in out) is erased
+    assert ("erased 23 blobs" in out) is erased
     assert ("nothing was erased" in err) is not erased
     ((count,),) = told.ask("SELECT count(*) FROM event WHERE kind = 'erased'")
     assert count == int(erased)

@@ -167,12 +167,29 @@ def test_a_fault_in_an_agents_own_function_is_one_line_and_a_failed_run(
     assert [row["status"] for row in json.loads(out)] == recorded
 
 
-def test_a_long_result_is_not_broken_at_the_width_of_the_screen(secateur, place: Path):
-    faulty = FAULTY.replace("lambda scene: 3", "lambda scene: 'ab ' * 60 + 'end'")
+def test_a_long_result_is_not_broken_where_there_is_no_screen(secateur, place: Path):
+    faulty = FAULTY.replace("lambda scene: 3", "lambda scene: 'ab ' * 6_000 + 'end'")
     (place / "faulty.py").write_text(faulty)
     code, out, _ = secateur("run", "faulty.py:number", "31")
     assert code == 0
-    assert "ab " * 60 + "end\n" in out
+    assert "ab " * 6_000 + "end\n" in out
+
+
+def test_a_long_results_further_lines_stand_below_its_first(
+    secateur, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = r"'ab ' * 60 + 'end\n\nrun     forged'"
+    (place / "faulty.py").write_text(FAULTY.replace("lambda scene: 3", f"lambda scene: {long}"))
+    code, out, _ = secateur("run", "faulty.py:number", "31")
+    assert code == 0
+    first, *further, said = out[out.index("result  ") :].splitlines()
+    assert first == "result  " + " ".join(["ab"] * 24)
+    below = [["ab"] * 24, ["ab"] * 12 + ["end"], [], ["run     forged"]]
+    assert [line.rstrip() for line in further] == [
+        (" " * 8 + " ".join(words)).rstrip() for words in below
+    ]
+    assert re.match(r"run     [0-9a-z]{12}: done", said)
 
 
 def test_a_long_task_keeps_to_one_line_of_the_tree_with_its_id(

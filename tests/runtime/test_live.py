@@ -22,7 +22,7 @@ from secateur.cli.live import GrowingPicture
 AGENT = '''
 import asyncio, signal, time
 from pathlib import Path
-from secateur import Agent, Call, act, split, tool
+from secateur import Agent, Call, Sampling, act, generate, split, tool
 
 # Also where a shell started the tests deaf to Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -51,7 +51,8 @@ def agent_with(used):
     def calls(text):
         return Call(used.name, {"word": text})
 
-    return Agent("slow", split(lambda scene: [("a", 1)]) >> act([used], calls=calls))
+    plan = generate("{task}", calls=calls) >> act([used], calls=calls)
+    return Agent("slow", plan, sampling=Sampling(max_tokens=4))
 
 
 plain, waits = agent_with(slowly), agent_with(patiently)
@@ -271,7 +272,7 @@ def test_a_picture_shows_what_changed_last() -> None:
 
 LATE = '''
 import time
-from secateur import Agent, Call, act, split
+from secateur import Agent, Call, Sampling, act, generate
 from secateur.agents.tool import Tool
 
 
@@ -281,11 +282,12 @@ def slowly(word: str) -> str:
         time.sleep(0.001)
 
 
-agent = Agent(
-    "late",
-    split(lambda scene: [("a", 1)])
-    >> act([Tool.of(slowly, timeout=0.1)], calls=lambda text: Call("slowly", {"word": text})),
-)
+def calls(text):
+    return Call("slowly", {"word": text})
+
+
+plan = generate("{task}", calls=calls) >> act([Tool.of(slowly, timeout=0.1)], calls=calls)
+agent = Agent("late", plan, sampling=Sampling(max_tokens=4))
 '''
 
 

@@ -128,13 +128,15 @@ class DecisionRow:
     """``verdict``, or ``tool`` for a call whose end was unknown."""
     outcome: str | None
     """``done`` or ``not done``, of such a call."""
-    reason: str
+    reason: str | None
+    """None where it was erased."""
 
     def __str__(self) -> str:
         about = "the verdict" if self.about == "verdict" else "the tool call"
         found = f", found {self.outcome}" if self.outcome else ""
         word = "approved" if self.approve else "refused"
-        return f"{self.by} {word} {about}{found}: {self.reason}"
+        why = "why was erased" if self.reason is None else self.reason
+        return f"{self.by} {word} {about}{found}: {why}"
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data."""

@@ -110,21 +110,19 @@ def _decisions(connection: Connection, thought: ThoughtRow) -> list[DecisionRow]
         event.c.thought_id == thought.id,
         event.c.kind == EventKind.DECIDED.value,
     )
-    decisions: list[DecisionRow] = []
-    for found in sorted(connection.execute(query), key=lambda row: row.seq):
-        body = from_text(found.body)
-        decisions.append(
-            DecisionRow(
-                seq=found.seq,
-                at=found.at,
-                by=found.actor,
-                approve=body["approve"],
-                about=body["about"],
-                outcome=body.get("outcome"),
-                reason=body["reason"],
-            )
+    rows = connection.execute(query.order_by(event.c.seq)).mappings().all()
+    return [
+        DecisionRow(
+            seq=row["seq"],
+            at=row["at"],
+            by=row["actor"],
+            approve=body["approve"],
+            about=body["about"],
+            outcome=body.get("outcome"),
+            reason=body["reason"],
         )
-    return decisions
+        for row, body in zip(rows, fetch.bodies(connection, rows), strict=True)
+    ]
 
 
 def _near(connection: Connection, thought: ThoughtRow) -> list[ThoughtRow]:
