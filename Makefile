@@ -12,8 +12,8 @@ VLLM   ?= .venv-vllm
 demo: $(VENV)/.local  ## Run one task under pressure three times and compare what happened.
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.dev  ## Run the tests.
-	$(BIN)/python -m pytest -q
+test: $(VENV)/.dev  ## Run the tests, on all cores.
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-deep: export SECATEUR_HYPOTHESIS := deep
 test-deep: $(VENV)/.dev  ## Run the property tests on ten times as many examples, others each time.

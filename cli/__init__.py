@@ -7,7 +7,7 @@ from typing import Any
 
 from .interrupts import ending_at_once
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def main() -> None:
