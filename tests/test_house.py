@@ -101,7 +101,7 @@ def imports(module: Path) -> Iterator[tuple[str, str]]:
             continue
         base = ".".join((*package[: len(package) - node.level + 1], *filter(None, [node.module])))
         for alias in node.names:
-            whole = f"{base}.{alias.name}"
+            whole = ".".join(filter(None, [base, alias.name]))
             yield (whole, "") if whole in NAMES else (base, alias.name)
 
 
