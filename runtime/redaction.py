@@ -17,13 +17,14 @@ _HARMLESS = frozenset(
 _PLACE = re.compile(r"(\[[^\]\s]*\]|[^:/\s]*)(:(?:\d+|PORT))?(?![\w:])")
 """A host with or without a port. Anything else before a path may be half of a password."""
 
-_SPACED = re.compile(r"(?<=://)[^\s/@]*:(?!\d)[^\n@]*\s[^\n@]*(?=@)")
+# Whatever repeats before a mark that may be missing is bounded: texts are long, and hostile.
+_SPACED = re.compile(r"(?<=://)(?=[^\s/@]{0,200}:(?!\d))(?=[^\s@]{0,400}\s)[^\n@]{1,400}(?=@)")
 """A login whose password has blanks in it."""
-_URL = re.compile(r"\b[a-zA-Z][\w+.-]*://\S*")
-_BARE = re.compile(r"(?<![\w/.])([\w.+-]+:)[^\s@/]+(?=@[\w\[.-])")
+_URL = re.compile(r"\b[a-zA-Z][\w+.-]{0,40}://\S*")
+_BARE = re.compile(r"(?<![\w/.])([\w.+-]{1,200}:)[^\s@/]{1,200}(?=@[\w\[.-])")
 """A login without an address before it: ``me:…@host``."""
 _NAMED = re.compile(
-    r"""(?ix) ([\w-]* (?: password | passwd | passphrase | secret | api[_-]?key | access[_-]?token))
+    r"""(?ix) ((?: password | passwd | passphrase | secret | api[_-]?key | access[_-]?token))
     ( \s* = \s* ['"]? | ['"] \s* : \s* (?: \[ \s* )? ['"] | \s+ (?<=--api-key\s) )
     (?!\*\*\*) [^\s'",;&)\]]+
     | (authorization ['"]? \s* : \s* ['"]?) (?: (?: bearer | basic ) \s+ )? [^\s'",;&)\]]+"""

@@ -336,3 +336,14 @@ def test_a_judge_with_a_login_in_its_address_is_refused_without_quoting_it() -> 
     with pytest.raises(ValidationError, match="login") as caught:
         JudgeTagger(url=f"http://me:{SECRET}@host/v1", **given)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "piece", ["a", "a.", "a+", "-", "x:y ", "http://a:b c ", "password ", "a@", ":", "'", "sk-"]
+)
+def test_a_long_text_is_looked_through_in_one_pass(piece: str):
+    """A tool that raises a megabyte of it holds no run up."""
+    text = piece * (1_000_000 // len(piece))
+    assert len(redacted(text)) > 0
+    assert "hush" not in redacted(f"{text} http://me:hush@host/ {text}"[-1_100_000:])
