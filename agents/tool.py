@@ -53,7 +53,7 @@ def read_call(calls: Callable[[str], Call | None] | None, text: str) -> Call | N
     Raises :class:`ToolError` for what is neither a call that can be recorded nor None, and
     whatever the function raises.
     """
-    call = None if calls is None else copy.deepcopy(called(calls, text))
+    call = None if calls is None else called(calls, text)
     if call is None:
         return None
     if not isinstance(call, Call):
@@ -61,7 +61,7 @@ def read_call(calls: Callable[[str], Call | None] | None, text: str) -> Call | N
     if not isinstance(call.tool, str) or not isinstance(call.arguments, dict):
         raise ToolError("calls= gave a Call whose arguments are no mapping of names to values")
     recordable([call.tool, call.arguments])
-    return call
+    return copy.deepcopy(call)
 
 
 @dataclass(frozen=True, slots=True)
