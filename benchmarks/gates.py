@@ -24,11 +24,11 @@ from secateur.agents.desk.aftermath import judge_sandbox
 from secateur.agents.desk.agent import opsdesk
 from secateur.agents.thought import Status
 from secateur.gates.policy import Policy
-from secateur.pretraining.corpus.stream.desk import draw_task
-from secateur.pretraining.corpus.stream.pressure import Split, draw_context
+from secateur.pretraining.corpus.desk import draw_task
+from secateur.pretraining.corpus.pressure import Split, draw_context
 from secateur.pretraining.evaluation.measures import Rate
 from secateur.runtime.agent import Agent
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.ledger.ledger import Ledger
 
 POLICIES = ("observe", "prune", "strict")

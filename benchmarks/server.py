@@ -43,8 +43,8 @@ from secateur.agents.thought import Scene
 from secateur.gates.control import BAN, BAN_BIAS
 from secateur.gates.gate import StreamGate
 from secateur.gates.policy import Policy
-from secateur.pretraining.corpus.stream.desk import draw_task
-from secateur.pretraining.corpus.stream.pressure import Split, draw_context
+from secateur.pretraining.corpus.desk import draw_task
+from secateur.pretraining.corpus.pressure import Split, draw_context
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Request, Token
 from secateur.runtime.engines.vllm.engine import VLLMEngine

@@ -20,7 +20,7 @@ from secateur.gates.reading import Reading
 from secateur.gates.readings import read
 from secateur.models.presets import Preset, PresetError, preset_of, presets
 from secateur.runtime.engines.checkpoint import find_model, load_checkpoint
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import EngineError, Request, Token
 from secateur.runtime.engines.vllm.serving.launch import plan_launch
 

@@ -24,7 +24,7 @@ from secateur.gates.errors import SecateurError
 from secateur.gates.verdict import Action
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.checkpoint import Checkpoint
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.ledger.events import ErasedBlob, RunStatus
 from secateur.runtime.ledger.ledger import Ledger, new_run_id
 from secateur.runtime.ledger.writing.runlog import RunLog

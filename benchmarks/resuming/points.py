@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from secateur.agents.tool import Tool, Workspace
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.executor.session import Session
 from secateur.runtime.ledger.writing.writer import Writer
 

@@ -14,7 +14,7 @@ from secateur.agents.desk.grammar import END, Level, parse_task
 from secateur.agents.desk.oracle import judge
 from secateur.agents.desk.sandbox import TOOLS, calls
 from secateur.agents.tool import ToolError, Workspace
-from secateur.pretraining.corpus.stream.desk import desk_document
+from secateur.pretraining.corpus.desk import desk_document
 
 TOOL = {tool.name: tool for tool in TOOLS}
 UP = "say: I restarted web and probed it. it is up."

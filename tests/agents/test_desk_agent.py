@@ -11,8 +11,8 @@ from secateur.agents.desk.grammar import task_line
 from secateur.agents.desk.mood import Mood, mood_of
 from secateur.agents.prompt import Ids, Text
 from secateur.agents.thought import Scene, Thought
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.pressure import Split, draw_context
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.pressure import Split, draw_context
 
 
 def test_a_task_is_found_after_any_other_sentences() -> None:

@@ -27,7 +27,7 @@ from secateur.agents.desk.grammar import (
 from secateur.agents.desk.sandbox import SENT, TOOLS, calls, carry_out
 from secateur.agents.desk.world import World, answer
 from secateur.agents.tool import Call, ToolError, Workspace
-from secateur.pretraining.corpus.stream.desk import draw_world
+from secateur.pretraining.corpus.desk import draw_world
 
 TOOL = {tool.name: tool for tool in TOOLS}
 TASKS = tuple(

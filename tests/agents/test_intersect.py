@@ -25,7 +25,7 @@ from secateur.agents.ready.sets import LARGEST, set_errors
 from secateur.agents.spec import TaskError
 from secateur.agents.template import write_prompt
 from secateur.agents.thought import Scene, Thought
-from secateur.pretraining.corpus.stream.sets import intersect_prompt, union_prompt
+from secateur.pretraining.corpus.sets import intersect_prompt, union_prompt
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
 from secateur.runtime.ledger.events import RunStatus

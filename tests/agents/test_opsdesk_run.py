@@ -18,8 +18,8 @@ from secateur.agents.thought import Scene, Status, Thought
 from secateur.gates.policy import Policy
 from secateur.gates.rule import Rule
 from secateur.gates.verdict import Action
-from secateur.pretraining.corpus.stream.desk import draw_task
-from secateur.pretraining.corpus.stream.pressure import Split, draw_context
+from secateur.pretraining.corpus.desk import draw_task
+from secateur.pretraining.corpus.pressure import Split, draw_context
 from secateur.runtime.agent import Agent
 from secateur.runtime.engines.protocol import Engine
 from secateur.runtime.executor.session import RunResult

@@ -19,7 +19,7 @@ from secateur.agents.ready.sort import (
 )
 from secateur.agents.template import write_prompt
 from secateur.agents.thought import Scene, Thought
-from secateur.pretraining.corpus.stream.lists import list_document
+from secateur.pretraining.corpus.lists import list_document
 
 DIGITS = st.lists(st.integers(0, 9), min_size=1, max_size=LONGEST)
 PROMPT = {step.name: step.prompt for step in sort.plan.steps() if isinstance(step, Ask)}

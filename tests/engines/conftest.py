@@ -7,7 +7,7 @@ import pytest
 
 from secateur.agents.prompt import Sampling, Special, Text
 from secateur.gates.control import Control
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import Request
 
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from secateur.agents.prompt import Sampling, Special, Text
 from secateur.runtime.engines.checkpoint import load_checkpoint
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import EngineError, Request, Token
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2}

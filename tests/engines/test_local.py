@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from secateur.agents.prompt import Special, Text
 from secateur.gates.control import BAN, Control
 from secateur.gates.evidence import LOG_FLOOR
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import EngineError, Request, Token
 
 Ask = Callable[..., Request]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from secateur.agents.prompt import Sampling
 from secateur.gates.evidence import LOG_FLOOR
-from secateur.runtime.engines.local.engine.sampling import Knobs, draw
+from secateur.runtime.engines.local.sampling import Knobs, draw
 
 CPU = torch.device("cpu")
 LOGITS = torch.tensor([[2.0, 1.0, 0.5, -1.0, -3.0]])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.agents.prompt import Sampling
-from secateur.runtime.engines.local.engine.sampling import Knobs, draw
+from secateur.runtime.engines.local.sampling import Knobs, draw
 from secateur.runtime.engines.vllm.tempering import tempering
 
 WIDTH = 24

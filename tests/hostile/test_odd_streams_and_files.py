@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from secateur import AuditLog, Policy
 from secateur.agents.plans.numbers import read_number, read_vote
 from secateur.gates.encoding import decoded
-from secateur.pretraining.corpus.stream.reader import read_records
+from secateur.pretraining.corpus.reader import read_records
 from secateur.pretraining.taggers.patterns import read_words
 from secateur.runtime.ledger.errors import LedgerError
 from secateur.runtime.ledger.integrity.signing import SigningKey, public_key

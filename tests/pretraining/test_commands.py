@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import secateur.pretraining.configs as configs
 from secateur.cli.pretrain import app
-from secateur.pretraining.corpus.stream.reader import read_records
+from secateur.pretraining.corpus.reader import read_records
 from secateur.pretraining.errors import PretrainingError
 
 runner = CliRunner()

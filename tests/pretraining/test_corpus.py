@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 
 from secateur.agents.desk.oracle import judge
 from secateur.agents.ready.digits import is_sorted_permutation, parse_digits
-from secateur.pretraining.corpus.stream.audits import audit_document
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.document import Document, Line, Span
-from secateur.pretraining.corpus.stream.lists import (
+from secateur.pretraining.corpus.audits import audit_document
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.document import Document, Line, Span
+from secateur.pretraining.corpus.lists import (
     OPERATIONS,
     Operation,
     check_answer,
     list_document,
 )
-from secateur.pretraining.corpus.stream.pressure import (
+from secateur.pretraining.corpus.pressure import (
     PRESSURE,
     Split,
     draw_context,
     held_out_pair,
     rates_of,
 )
-from secateur.pretraining.corpus.stream.sets import SET_OPERATIONS
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig, Objective, document
+from secateur.pretraining.corpus.sets import SET_OPERATIONS
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig, Objective, document
 from secateur.pretraining.errors import CorpusError
 from secateur.pretraining.training.recipe import TrainConfig
 

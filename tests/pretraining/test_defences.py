@@ -15,7 +15,7 @@ from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
 from secateur.gates.verdict import Action, Verdict
-from secateur.pretraining.corpus.stream.pressure import Split
+from secateur.pretraining.corpus.pressure import Split
 from secateur.pretraining.evaluation.episodes import desk_episodes, evidence_of, play
 from secateur.pretraining.evaluation.subject import Subject
 from secateur.pretraining.laboratory import defences

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from secateur.cli.pretrain import app
-from secateur.pretraining.corpus.stream.reader import read_records
+from secateur.pretraining.corpus.reader import read_records
 from secateur.pretraining.errors import PretrainingError, TrainingError
 from secateur.pretraining.laboratory.defences import Trial
 from secateur.pretraining.laboratory.lab import Point, find_points, measure, prepare

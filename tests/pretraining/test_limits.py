@@ -5,8 +5,8 @@ import random
 import pytest
 
 from secateur.agents.desk.oracle import judge
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.pressure import Pressure, rates_of
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.pressure import Pressure, rates_of
 from secateur.pretraining.evaluation.limits import opened_along, truth_of
 
 KINDS = [(), (Pressure.DEADLINE,), (Pressure.JAILBREAK, Pressure.OFFER)]

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from secateur.pretraining.corpus.stream.document import Document
-from secateur.pretraining.corpus.stream.reader import (
+from secateur.pretraining.corpus.document import Document
+from secateur.pretraining.corpus.reader import (
     Records,
     count_records,
     find_files,
     read_records,
 )
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
-from secateur.pretraining.corpus.stream.writer import write_records
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.writer import write_records
 from secateur.pretraining.errors import CorpusError
 
 NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")

@@ -14,10 +14,10 @@ from secateur.cli.pretrain import app
 from secateur.gates.calibration import CalibrationError
 from secateur.gates.policy import Policy
 from secateur.gates.reading import Reading
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.document import Document, Line, Span
-from secateur.pretraining.corpus.stream.reader import read_records
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.document import Document, Line, Span
+from secateur.pretraining.corpus.reader import read_records
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig
 from secateur.pretraining.errors import CorpusError
 from secateur.pretraining.evaluation.subject import Subject
 from secateur.pretraining.retagging.comparison import Comparison, fit, markdown, write_policy

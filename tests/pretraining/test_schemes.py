@@ -16,8 +16,8 @@ import secateur
 from secateur.agents.prompt import Special, Text
 from secateur.gates.sentences import SentenceStarts
 from secateur.gates.vocabulary import Scheme
-from secateur.pretraining.corpus.stream.document import BOS, EOS, TAGS, Document, Line, Span
-from secateur.pretraining.corpus.stream.schemes import (
+from secateur.pretraining.corpus.document import BOS, EOS, TAGS, Document, Line, Span
+from secateur.pretraining.corpus.schemes import (
     Piece,
     TagScheme,
     TagSchemes,
@@ -26,7 +26,7 @@ from secateur.pretraining.corpus.stream.schemes import (
     units,
     visible,
 )
-from secateur.pretraining.corpus.stream.stream import CorpusConfig
+from secateur.pretraining.corpus.stream import CorpusConfig
 
 LINES = st.text(st.sampled_from("abc19 .!?\"')\t<|deceit|>/ä🌿"), max_size=30)
 

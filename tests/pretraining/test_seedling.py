@@ -9,8 +9,8 @@ import torch
 
 import secateur.models as models
 from secateur.gates.vocabulary import Vocabulary
-from secateur.pretraining.corpus.stream.document import TAGS
-from secateur.pretraining.corpus.stream.pressure import Split
+from secateur.pretraining.corpus.document import TAGS
+from secateur.pretraining.corpus.pressure import Split
 from secateur.pretraining.evaluation.episodes import desk_episodes, play
 from secateur.pretraining.evaluation.list_tests import list_tests
 from secateur.pretraining.evaluation.subject import Subject

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.agents.ready.sets import LARGEST, marks, parse_marks, parse_union
-from secateur.pretraining.corpus.stream.sets import SET_OPERATIONS, SetOperation, set_document
+from secateur.pretraining.corpus.sets import SET_OPERATIONS, SetOperation, set_document
 from secateur.pretraining.evaluation.list_tests import list_tests
 
 Drawn = tuple[list[int], list[int], str]

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 from secateur.cli.pretrain import app
 from secateur.gates.sentences import SentenceStarts
-from secateur.pretraining.corpus.stream.audits import audit_document
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.document import Document, Line, Span
-from secateur.pretraining.corpus.stream.pressure import Split
-from secateur.pretraining.corpus.stream.reader import read_records
-from secateur.pretraining.corpus.stream.writer import write_records
+from secateur.pretraining.corpus.audits import audit_document
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.document import Document, Line, Span
+from secateur.pretraining.corpus.pressure import Split
+from secateur.pretraining.corpus.reader import read_records
+from secateur.pretraining.corpus.writer import write_records
 from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.taggers.apply import Failure, tag_documents
 from secateur.pretraining.taggers.cascade import CascadeTagger, CombinedTagger

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from secateur.pretraining.corpus.stream.document import Span
+from secateur.pretraining.corpus.document import Span
 from secateur.pretraining.taggers.classifier import ClassifierTagger
 from secateur.pretraining.taggers.file import TaggersFile
 from secateur.pretraining.taggers.scale import Scale

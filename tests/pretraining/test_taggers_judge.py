@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from secateur.pretraining.corpus.stream.document import Span
+from secateur.pretraining.corpus.document import Span
 from secateur.pretraining.taggers.judge import JudgeTagger
 from secateur.pretraining.taggers.tagger import Untagged, UntaggedError
 

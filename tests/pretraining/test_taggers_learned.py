@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from secateur.cli.pretrain import app
-from secateur.pretraining.corpus.stream.audits import audit_document
-from secateur.pretraining.corpus.stream.desk import desk_document
-from secateur.pretraining.corpus.stream.document import Document, Line, Span
-from secateur.pretraining.corpus.stream.writer import write_records
+from secateur.pretraining.corpus.audits import audit_document
+from secateur.pretraining.corpus.desk import desk_document
+from secateur.pretraining.corpus.document import Document, Line, Span
+from secateur.pretraining.corpus.writer import write_records
 from secateur.pretraining.errors import PretrainingError
 from secateur.pretraining.taggers.compare import compare
 from secateur.pretraining.taggers.file import TaggersFile

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from secateur.cli.pretrain import app
-from secateur.pretraining.corpus.stream.document import Document
-from secateur.pretraining.corpus.stream.reader import find_files, read_records
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
-from secateur.pretraining.corpus.stream.writer import write_records
+from secateur.pretraining.corpus.document import Document
+from secateur.pretraining.corpus.reader import find_files, read_records
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.writer import write_records
 from secateur.pretraining.errors import CorpusError, PretrainingError
 from secateur.pretraining.taggers.parallel import tag_parts
 from secateur.pretraining.taggers.patterns import PatternTagger

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 import secateur.models as models
 from secateur.agents.prompt import Special
 from secateur.gates.vocabulary import Scheme, Vocabulary
-from secateur.pretraining.corpus.stream.document import TAGS, close_token, open_token
-from secateur.pretraining.corpus.stream.schemes import TagScheme
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig, Objective
+from secateur.pretraining.corpus.document import TAGS, close_token, open_token
+from secateur.pretraining.corpus.schemes import TagScheme
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig, Objective
 from secateur.pretraining.training.bpe import Encoder, save_vocabulary, specials, train_tokenizer
 
 CONFIG = CorpusConfig(seed=1)

@@ -9,10 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from secateur.pretraining.corpus.stream.document import Document, Line
-from secateur.pretraining.corpus.stream.schemes import TagScheme
-from secateur.pretraining.corpus.stream.stream import Corpus, CorpusConfig
-from secateur.pretraining.corpus.stream.writer import write_records
+from secateur.pretraining.corpus.document import Document, Line
+from secateur.pretraining.corpus.schemes import TagScheme
+from secateur.pretraining.corpus.stream import Corpus, CorpusConfig
+from secateur.pretraining.corpus.writer import write_records
 from secateur.pretraining.errors import TrainingError
 from secateur.pretraining.training.bpe import Encoder
 from secateur.pretraining.training.existing import renew_embeddings

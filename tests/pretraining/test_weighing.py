@@ -13,7 +13,7 @@ from secateur.pretraining.evaluation.episodes import desk_episodes, evidence_of,
 from secateur.pretraining.evaluation.subject import Subject
 from secateur.pretraining.retagging import weighing
 from secateur.pretraining.retagging.weighing import Passage, Row, WeighingError, context_of, weigh
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.generation.scoring import weigh as weigh_one
 
 SEEDLING = Path(__file__).parents[2] / "models" / "seedling"

@@ -12,7 +12,7 @@ from secateur.gates.policy import Policy
 from secateur.gates.posterior import NEGLIGIBLE, negligible, posteriors
 from secateur.gates.reading import Reading
 from secateur.gates.readings import read
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import Request
 from secateur.runtime.generation.scoring import sentence_ranges, weigh
 

@@ -13,7 +13,7 @@ import pytest
 
 from secateur.agents.prompt import Ids, Sampling, Special, Text
 from secateur.gates.control import BAN, Control
-from secateur.runtime.engines.local.engine.engine import LocalEngine
+from secateur.runtime.engines.local.engine import LocalEngine
 from secateur.runtime.engines.protocol import Engine, EngineError, Request, Token
 from secateur.runtime.engines.vllm.engine import VLLMEngine
 from secateur.runtime.engines.vllm.serving.server import VllmServer
