@@ -44,7 +44,7 @@ def letters(scene: Scene) -> list[tuple[str, str]]:
 class Stage:
     """Does the work when the test says so, and notes what the scheduler writes down."""
 
-    decided: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    settled: dict[str, tuple[str, ...]] = field(default_factory=dict)
     old: set[str] = field(default_factory=set)
     """Texts whose work is recorded."""
     tokens: int = 0
@@ -60,10 +60,10 @@ class Stage:
     def knows(self, work: Work) -> bool:
         return _text(work) in self.old
 
-    async def decide(self, about: str, chosen: Sequence[str], why: str) -> None:
+    async def settle(self, about: str, chosen: Sequence[str], why: str) -> None:
         self.noted[about] = why
         if chosen:
-            self.decided[about] = tuple(chosen)
+            self.settled[about] = tuple(chosen)
 
     async def drop(self, thoughts: Sequence[Thought], why: str) -> None:
         self.dropped |= {thought.text: why for thought in thoughts}
@@ -141,7 +141,7 @@ async def test_a_first_join_goes_on_with_those_that_are_there_and_cancels_the_re
     assert stage.cancelled == {"h(g(a))": why, "g(c)": why}
     assert set(stage.dropped) == {"a", "g(a)", "c"}
     assert set(stage.dropped.values()) == {"lost to the first 2 of join"}
-    assert len(stage.decided) == 1
+    assert len(stage.settled) == 1
 
 
 async def test_the_winners_are_written_down_before_they_go_on() -> None:
@@ -151,7 +151,7 @@ async def test_the_winners_are_written_down_before_they_go_on() -> None:
     class Watching(Stage):
         async def perform(self, work: Work) -> Sequence[Thought]:
             if work.operation.name == "join" and not isinstance(work.operation, Choose):
-                seen.append(bool(self.decided))
+                seen.append(bool(self.settled))
             return await super().perform(work)
 
     stage = Watching()
@@ -164,7 +164,7 @@ async def test_a_resumed_run_waits_for_the_winners_it_had() -> None:
     before.hold("g(a)", "g(c)")
     plan = THINK >> aggregate("", name="join", join=first(2))
     grown = await before.grow(plan)
-    after = Stage(decided=before.decided)
+    after = Stage(settled=before.settled)
     again = await after.grow(plan)
     assert [t.id for t in again.kept] == [t.id for t in grown.kept]
 
@@ -175,7 +175,7 @@ async def test_what_is_recorded_goes_first_so_that_old_losers_are_not_started_ag
     plan = THINK >> aggregate("", name="join", join=first(2))
     await before.grow(plan)
     old = {"g(b)", "g(d)", "h(g(b))", "h(g(d))"}
-    after = Stage(decided=before.decided, old=old)
+    after = Stage(settled=before.settled, old=old)
     await after.grow(plan)
     assert set(after.started) == old | {"join(h(g(b)),h(g(d)))"}
 
@@ -231,7 +231,7 @@ async def test_a_race_is_run_again_as_it_was_decided() -> None:
     before.hold("x(a)", "y(b)", "x(c)", "y(d)")
     grown = await before.grow(plan)
     assert [t.text for t in grown.kept] == ["y(a)", "x(b)", "y(c)", "x(d)"]
-    after = Stage(decided=dict(before.decided))
+    after = Stage(settled=dict(before.settled))
     assert [t.id for t in (await after.grow(plan)).kept] == [t.id for t in grown.kept]
 
 
