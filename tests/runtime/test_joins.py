@@ -72,7 +72,7 @@ class Stage:
         match work.operation:
             case Choose(name=why, about=about, dropped=dropped):
                 if about is not None:
-                    await self.decide(about, [t.id for t in work.parents], why)
+                    await self.settle(about, [t.id for t in work.parents], why)
                 await self.drop(dropped(), why)
                 return work.parents
             case KeepBest(n=n):
