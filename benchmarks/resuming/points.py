@@ -46,7 +46,7 @@ class Points:
 
     def install(self) -> None:
         """Wrap the writer's transactions, the tools, the tokens and the laying out of folders."""
-        write, run = Writer._write, Tool.run
+        write, begin = Writer._write, Tool.begin
         stream, prepare = LocalEngine.stream, Session._prepare
 
         def watched_write(writer: Writer, appends: Any) -> None:
@@ -57,9 +57,9 @@ class Points:
             for kind in kinds:
                 self.reach(f"after {kind}")
 
-        def watched_run(tool: Tool, workspace: Workspace, arguments: dict[str, Any]) -> str:
+        def watched_begin(tool: Tool, workspace: Workspace, arguments: dict[str, Any]) -> Any:
             self.reach("before the effect")
-            answer = run(tool, workspace, arguments)
+            answer = begin(tool, workspace, arguments)
             self.reach("after the effect")
             return answer
 
@@ -73,6 +73,6 @@ class Points:
             self.reach("laid out")
 
         Writer._write = watched_write
-        Tool.run = watched_run
+        Tool.begin = watched_begin
         LocalEngine.stream = watched_stream
         Session._prepare = watched_prepare
