@@ -453,6 +453,8 @@ def explain(error: Exception, name: str) -> str:
         "locked": f"{name} is locked by another process: end it, or use another --db",
         "full": f"the disk under {name} is full: make room, then run again",
         "No space left": f"the disk under {name} is full: make room, then run again",
+        # PostgreSQL writes what still fits, and says no more than that.
+        "wrote only": f"the disk under {name} is full: make room, then run again",
         "disk I/O": f"{name} cannot be read or written ({said}): see to the disk, then run again",
     }
     for sign, meaning in known.items():

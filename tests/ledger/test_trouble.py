@@ -392,8 +392,11 @@ async def test_a_database_that_lost_what_it_acknowledged_gets_no_more(
         one_line(error.value)
 
 
-async def test_a_full_server_stops_the_run_until_there_is_room(postgres_url, make, postgres):
-    """The server's own error for a full disk, raised by a trigger."""
+@pytest.mark.parametrize(
+    "said", ["No space left on device", "wrote only 4096 of 8192 bytes at block 0"]
+)
+async def test_a_full_server_stops_the_run_until_there_is_room(postgres_url, make, postgres, said):
+    """The server's own errors for a full disk, raised by a trigger."""
     name = make_url(postgres_url).database
     start = make.start()
     async with Ledger.open(postgres_url) as ledger:
@@ -401,7 +404,7 @@ async def test_a_full_server_stops_the_run_until_there_is_room(postgres_url, mak
         acknowledged = await work(log, make, "t", 3)
         postgres.execute(
             "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE "
-            "EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; "
+            f"EXCEPTION 'could not extend file: {said}' USING ERRCODE = '53100'; "
             "END $$",
             "CREATE TRIGGER full_disk BEFORE INSERT ON event EXECUTE FUNCTION full_disk()",
             database=str(name),
