@@ -35,8 +35,10 @@ def run_stoppable(runs: Coroutine[Any, Any, T], last_line: Callable[[], str]) ->
     """
 
     def end() -> None:
-        _say(f"error: {last_line()}")
-        os._exit(130)
+        try:
+            _say(f"error: {last_line()}")
+        finally:  # whoever reads no more must not keep it alive
+            os._exit(130)
 
     timer = threading.Timer(_PATIENCE, end)
     timer.daemon = True
