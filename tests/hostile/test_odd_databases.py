@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from secateur.agents.thought import Status
-from secateur.gates.gate import decide
+from secateur.gates.gate import judge
 from secateur.gates.policy import Policy
 from secateur.gates.vocabulary import BoundVocabulary, Tag, Vocabulary
 from secateur.runtime.ledger import connect, erasing
@@ -255,7 +255,7 @@ def test_long_names_are_recorded_found_and_verified(ledger_url, make, length: in
             log = await ledger.start(start)
             await log.intend_tool("t", operation, {"line": 1})
             await log.tool_result("t", operation, "done", ok=True, latency_s=0.1)
-            judgement = decide(policy, evidence, bound)
+            judgement = judge(policy, evidence, bound)
             thought = make.thought(
                 "long",
                 operation=operation,
