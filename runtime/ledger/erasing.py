@@ -68,7 +68,14 @@ class Erasure:
         if self.folder is not None:
             text += f"; {self.folder}"
         if self.hashed:
-            text += f"; {self.hashed} reasons of version 0.1 stand in hashed events and stay"
+            one = self.hashed == 1
+            said = (
+                "1 reason of version 0.1 stands"
+                if one
+                else f"{self.hashed} reasons of version 0.1 stand"
+            )
+            stay = "stays" if one else "stay"
+            text += f"; {said} in hashed events and {stay}"
         return text
 
     @property

@@ -11,7 +11,7 @@ import pytest
 from secateur.agents.prompt import Ids, Piece, Special, Text
 from secateur.gates.evidence import Evidence
 from secateur.gates.vocabulary import BoundVocabulary, Vocabulary
-from secateur.runtime.engines.protocol import EngineInfo, Request, Token
+from secateur.runtime.engines.protocol import EngineError, EngineInfo, Request, Token
 
 CALM = 1e-6
 
@@ -69,7 +69,7 @@ class Tempted:
             yield Token(ord(character), character, -0.1, belief, None, finish)
 
     async def annotate(self, ids: Sequence[int]) -> Evidence:
-        raise NotImplementedError
+        raise EngineError("set answers have no model behind them to read with")
 
     async def score(self, batch: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
         return [self.posterior] * len(batch)

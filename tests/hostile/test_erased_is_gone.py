@@ -288,7 +288,7 @@ def test_reasons_of_version_0_1_stay_readable_and_are_said_to_stay(
     with engine.connect() as connection:
         (found,) = erasing.find(connection, done.run_id)
     engine.dispose()
-    assert "1 reasons of version 0.1 stand in hashed events and stay" in str(found)
+    assert "1 reason of version 0.1 stands in hashed events and stays" in str(found)
     with AuditLog(url) as audit:
         assert audit.verify().damages == ()
         assert audit.why("0ld", done.run_id).thought.reason == f"cannot read {SECRET}"
